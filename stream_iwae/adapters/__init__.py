@@ -1,0 +1,1 @@
+"""Sockets, files, clocks and threads behind the ports, and their in-memory twins."""

@@ -1,0 +1,1 @@
+"""Scores -> VerdictBatch: calibrated p-values, severities within a budget, explanations."""

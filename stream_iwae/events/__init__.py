@@ -1,0 +1,1 @@
+"""Kafka records -> EventBatch | Rejected: decode, time, fields, counters, presets."""

@@ -1,0 +1,1 @@
+"""WindowBatch -> FeatureBatch: raw feature values and what is missing."""

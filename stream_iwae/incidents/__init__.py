@@ -1,0 +1,1 @@
+"""VerdictBatch -> alerts: incidents open, update and close."""

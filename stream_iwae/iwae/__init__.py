@@ -1,0 +1,1 @@
+"""Tensors only: the importance-weighted autoencoder. Needs torch, numpy and safetensors alone."""

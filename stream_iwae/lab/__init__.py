@@ -1,0 +1,1 @@
+"""Offline: simulated networks, data sets, a local Kafka, replays and the demo."""

@@ -1,0 +1,1 @@
+"""TrainingBatch -> artefact: what is learnt from the stream, and what may be promoted."""

@@ -1,0 +1,1 @@
+"""EventBatch -> WindowBatch: event-time windows per entity, closed by the watermark."""
