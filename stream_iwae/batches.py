@@ -281,6 +281,8 @@ class TrainingBatch:
     in_incident: NDArray[np.bool_]  # (N,), the entity had an open incident
     labels: Mapping[int, str]
     history_ended: bool = False  # True once: this partition has no more history to give
+    partition: int = 0  # the input partition the rows come from
+    in_history: bool = False  # read back before the first commit: wait for the end of this history
 
     def __len__(self) -> int:
         return len(self.row_ids)
