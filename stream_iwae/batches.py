@@ -261,6 +261,7 @@ class VerdictBatch:
     threshold_nats: float  # the score that p = warning's p corresponds to
     is_extrapolated: bool  # the threshold lies beyond what ten observed excesses support
     findings: Mapping[int, tuple[Finding, ...]]  # row -> features, largest first; anomalous rows only
+    warning_p_value: float = 0.0  # a row at or below it is anomalous; incidents end at a multiple of it
 
     def __len__(self) -> int:
         return len(self.p_values)
