@@ -1,0 +1,365 @@
+"""The spine, to be read first: the records of one partition -> windows -> scores -> verdicts -> alerts.
+
+Pure: time and models are arguments. Everything that must survive is a `KeyedState` or in `Progress`,
+so a pipeline restored from a commit goes on exactly where the committed one stopped.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_iwae.batches import Explanations, FeatureBatch, RecordBatch, Rejected, ScoreBatch, TrainingBatch, VerdictBatch
+from stream_iwae.detection.judge import Judge
+from stream_iwae.events.config import EventsConfig
+from stream_iwae.events.counters import CounterTracker
+from stream_iwae.events.decode import Decoder
+from stream_iwae.features.config import FeaturesConfig, aggregates
+from stream_iwae.features.extract import FeatureExtractor
+from stream_iwae.incidents.alert import Alert
+from stream_iwae.incidents.config import IncidentsConfig
+from stream_iwae.incidents.tracker import IncidentTracker
+from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.windows.operator import WindowOperator
+from stream_iwae.windows.progress import Metadata, Progress
+
+EVERY_RECORD: Final = -1  # a position below every offset: nothing is replayed
+
+
+class Scorer(Protocol):
+    """A trained model: deterministic scores and explanations."""
+
+    def score(self, values: NDArray[np.float64], on_chunk: Callable[[], None]) -> ScoreBatch:
+        """Score (N, D) raw values; calls `on_chunk` between chunks."""
+
+    def explain(self, values: NDArray[np.float64]) -> Explanations:
+        """What each feature of (R, D) raw values adds, and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModel:
+    """What turns features into verdicts from now on: one version, swapped as one thing."""
+
+    version: str
+    schema_digest: str
+    scorer: Scorer
+    judge: Judge
+
+    def judge_rows(self, features: FeatureBatch, on_chunk: Callable[[], None]) -> VerdictBatch:
+        """Score, then judge."""
+        return self.judge.judge(features, self.scorer.score(features.values, on_chunk), self.scorer.explain)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The configuration of every arrow of the flow."""
+
+    detector: str
+    topic: str
+    events: EventsConfig
+    windows: WindowsConfig
+    features: FeaturesConfig
+    incidents: IncidentsConfig
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with whatever gives stored windows another meaning."""
+        sections = (self.events, self.windows, self.features)
+        text = "\n".join(section.model_dump_json() for section in sections)
+        return hashlib.sha256(f"{self.detector}\n{text}".encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the events, counted once: consumed = aggregated + late + rejected + skipped."""
+
+    consumed: int = 0
+    consumed_bytes: int = 0
+    aggregated: int = 0
+    late: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    folded: int = 0  # events counted as aggregated, but in the entity `other`
+    windows: int = 0
+    scored: int = 0
+    unscored: int = 0  # windows closed before a model was ready, or non-finite
+    anomalies: Counter[str] = field(default_factory=Counter)  # by severity
+
+    def add(self, other: "Counts") -> None:
+        """Add another count to this one."""
+        for name in ("consumed", "consumed_bytes", "aggregated", "late", "folded", "windows", "scored", "unscored"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.rejected.update(other.rejected)
+        self.skipped.update(other.skipped)
+        self.anomalies.update(other.anomalies)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every event met exactly one fate."""
+        return self.consumed == self.aggregated + self.late + self.rejected.total() + self.skipped.total()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one partition has to publish since the last commit; kept until it is committed."""
+
+    alerts: list[Alert] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    training: list[TrainingBatch] = field(default_factory=list)
+    verdicts: list[VerdictBatch] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    alert_arrivals_ms: list[int] = field(default_factory=list)  # record time that closed each alert's window
+
+
+class Pipeline:
+    """All stages and all state of one input partition."""
+
+    def __init__(self, stages: Stages, partition: int) -> None:
+        self.partition = partition
+        self.schema = FeatureExtractor(stages.features).schema
+        self._stages = stages
+        self._decoder = Decoder(stages.events)
+        self._counters = CounterTracker(stages.events)
+        self._windows = WindowOperator(stages.windows, aggregates(stages.features), partition)
+        self._extractor = FeatureExtractor(stages.features)
+        self._incidents = IncidentTracker(
+            stages.incidents, stages.detector, tuple(stages.events.entity), stages.topic, partition
+        )
+        self._is_per_record = stages.windows.kind == "record"
+        self._outcome = Outcome()
+        self._replay_until = EVERY_RECORD
+        self.position = 0
+        self.history_until: int | None = None
+
+    # --- flow --------------------------------------------------------------------------------
+
+    def process(
+        self, records: RecordBatch, model: ServingModel | None, now_ms: int, on_chunk: Callable[[], None]
+    ) -> None:
+        """Take the next records of the partition through every stage.
+
+        Records below the committed position only refill open windows; those below `history_until`
+        only give training rows.
+        """
+        replayed, fresh = records.split(self._replay_until)
+        if len(replayed):
+            self._refill(replayed)
+        if self.history_until is not None:
+            past, fresh = fresh.split(self.history_until)
+            self._consume(past, None, now_ms, on_chunk)
+            self.skip_to(past.next_offset)
+        if len(fresh):
+            self._consume(fresh, model, now_ms, on_chunk)
+        self.skip_to(records.next_offset)
+
+    def skip_to(self, position: int) -> None:
+        """Move the position over offsets that hold no records for us (transaction markers)."""
+        self.position = max(self.position, position)
+        if self.history_until is not None and self.position >= self.history_until:
+            self.history_until = None
+            self._outcome.training.append(self._end_of_history())
+
+    def advance(self, watermark_ms: int, model: ServingModel | None, now_ms: int, on_chunk: Callable[[], None]) -> None:
+        """Close what a quiet partition still holds open, up to `watermark_ms`."""
+        closed = self._windows.advance(watermark_ms, self.position)
+        self._judge(self._extractor.extract(closed), model, now_ms, now_ms, on_chunk)
+
+    def _refill(self, records: RecordBatch) -> None:
+        decoded = self._decoder.decode(records)
+        events, _ = self._counters.difference(decoded.events)
+        self._windows.add(events, records.next_offset)
+
+    def _consume(
+        self, records: RecordBatch, model: ServingModel | None, now_ms: int, on_chunk: Callable[[], None]
+    ) -> None:
+        decoded = self._decoder.decode(records)
+        events, first_samples = self._counters.difference(decoded.events)
+        windowed = self._windows.add(events, records.next_offset)
+        counts = self._outcome.counts
+        counts.consumed += decoded.n_consumed
+        counts.consumed_bytes += sum(len(value) for value in records.values if value is not None)
+        counts.aggregated += windowed.n_aggregated
+        counts.late += windowed.n_late
+        counts.folded += windowed.n_folded
+        counts.rejected.update(rejected.reason for rejected in decoded.rejected)
+        counts.skipped.update(decoded.skipped)
+        counts.skipped.update(first_samples)
+        self._outcome.rejected.extend(decoded.rejected)
+        arrival_ms = int(records.timestamps_ms[-1]) if len(records) else now_ms
+        self._judge(self._extractor.extract(windowed.windows), model, now_ms, arrival_ms, on_chunk)
+
+    def _judge(
+        self,
+        features: FeatureBatch,
+        model: ServingModel | None,
+        now_ms: int,
+        arrival_ms: int,
+        on_chunk: Callable[[], None],
+    ) -> None:
+        outcome = self._outcome
+        outcome.counts.windows += len(features)
+        if model is None:
+            outcome.counts.unscored += len(features)
+            if len(features):
+                outcome.training.append(self._training_rows(features, None))
+            return
+        alerts: list[Alert] = []
+        if len(features):
+            verdicts = model.judge_rows(features, on_chunk)
+            alerts += self._incidents.track(verdicts, now_ms)
+            unscorable = int(np.count_nonzero(~np.isfinite(verdicts.scores.scores)))
+            outcome.counts.scored += len(features) - unscorable
+            outcome.counts.unscored += unscorable
+            outcome.counts.anomalies.update(_severity_counts(verdicts))
+            outcome.verdicts.append(verdicts)
+            outcome.training.append(self._training_rows(features, verdicts))
+        watermark_ms = self._windows.watermark_ms
+        if watermark_ms is not None:
+            alerts += self._incidents.expire(watermark_ms, now_ms)
+        outcome.alerts += alerts
+        outcome.alert_arrivals_ms += [arrival_ms] * len(alerts)
+
+    def _training_rows(self, features: FeatureBatch, verdicts: VerdictBatch | None) -> TrainingBatch:
+        # A source gone quiet is judged by its entities' past, not by the model: it is no row to learn.
+        rows = np.flatnonzero(np.isnan(features.silence_p_values))
+        nothing = np.full(len(rows), np.nan)
+        entity_ids = hash_entities([features.entities[row] for row in rows])
+        return TrainingBatch(
+            schema_digest=features.schema.digest,
+            model_version=verdicts.scores.model_version if verdicts else "",
+            row_ids=hash_rows(
+                entity_ids,
+                features.window_end_ms[rows],
+                features.first_offset[rows] if self._is_per_record else np.zeros(len(rows), dtype=np.int64),
+                self.partition,
+            ),
+            entity_ids=entity_ids,
+            window_end_ms=features.window_end_ms[rows],
+            values=features.values[rows],
+            scores=verdicts.scores.scores[rows] if verdicts else nothing,
+            p_values=verdicts.p_values[rows] if verdicts else nothing,
+            in_incident=np.fromiter(
+                (self._incidents.is_open(features.entities[row]) for row in rows), dtype=np.bool_, count=len(rows)
+            ),
+            labels=features.labels,
+        )
+
+    def _end_of_history(self) -> TrainingBatch:
+        none, no_ids = np.empty(0), np.empty(0, dtype=np.uint64)
+        return TrainingBatch(
+            schema_digest=self.schema.digest,
+            model_version="",
+            row_ids=no_ids,
+            entity_ids=no_ids,
+            window_end_ms=np.empty(0, dtype=np.int64),
+            values=np.empty((0, len(self.schema))),
+            scores=none,
+            p_values=none,
+            in_incident=np.empty(0, dtype=np.bool_),
+            labels={},
+            history_ended=True,
+        )
+
+    # --- what is published and kept ----------------------------------------------------------
+
+    @property
+    def outcome(self) -> Outcome:
+        """What waits to be published."""
+        return self._outcome
+
+    def take_outcome(self) -> Outcome:
+        """What has to be published now; the next one begins empty."""
+        taken, self._outcome = self._outcome, Outcome()
+        return taken
+
+    def progress(self) -> Progress:
+        """The offset that is safe to commit now, and what goes with it."""
+        return self._windows.progress(self.position)
+
+    def take_state_changes(self, committed_offset: int) -> dict[str, Mapping[str, object]]:
+        """What changed in each kind of state since the last call, as of `committed_offset` where replay rebuilds it."""
+        self._counters.settle(committed_offset)
+        return {
+            "presence": self._windows.presence.take_changes(),
+            "counters": self._counters.state.take_changes(),
+            "incidents": self._incidents.state.take_changes(),
+        }
+
+    def snapshot(self) -> dict[str, dict[str, object]]:
+        """The whole state by kind, as `take_state_changes` would build it up."""
+        return {
+            "presence": dict(self._windows.presence.snapshot()),
+            "counters": dict(self._counters.state.snapshot()),
+            "incidents": dict(self._incidents.state.snapshot()),
+        }
+
+    def begin(self, offset: int, history_until: int | None) -> None:
+        """Begin fresh at `offset`; before `history_until` only training rows come out."""
+        self.position = offset
+        self.history_until = history_until
+        self.skip_to(offset)
+
+    def restore(self, metadata: Metadata, state: Mapping[str, Mapping[str, object]]) -> None:
+        """Go on from a commit; the caller replays from `metadata.progress.offset`."""
+        progress = metadata.progress
+        self.position = progress.position
+        self._replay_until = progress.position
+        self.history_until = metadata.history_until
+        self._windows.restore(progress)
+        self._windows.presence.restore(state.get("presence", {}))  # type: ignore[arg-type]  # as decoded
+        self._counters.restore(state.get("counters", {}))  # type: ignore[arg-type]
+        self._incidents.state.restore(state.get("incidents", {}))  # type: ignore[arg-type]
+
+    # --- what people see ---------------------------------------------------------------------
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """Event time up to which windows are closed."""
+        return self._windows.watermark_ms
+
+    @property
+    def n_open_windows(self) -> int:
+        """Windows that wait for their end."""
+        return self._windows.n_open_windows
+
+    @property
+    def n_entities(self) -> int:
+        """Entities whose presence is tracked."""
+        return len(self._windows.presence)
+
+    def open_incidents(self) -> dict[str, int]:
+        """Open incidents by severity."""
+        return self._incidents.open_by_severity()
+
+
+def hash_entities(entities: Sequence[str]) -> NDArray[np.uint64]:
+    """64 bits of each entity key, the same in every process."""
+    digests = b"".join(hashlib.blake2b(entity.encode(), digest_size=8).digest() for entity in entities)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+
+def hash_rows(
+    entity_ids: NDArray[np.uint64], window_end_ms: NDArray[np.int64], offsets: NDArray[np.int64], partition: int
+) -> NDArray[np.uint64]:
+    """One 64-bit id a row: the SplitMix64 finaliser over entity, window end and offset.
+
+    Source: Steele, Lea, Flood 2014, Fast splittable pseudorandom number generators, figure 17.
+    """
+    mixed = entity_ids.copy()
+    for part in (window_end_ms.astype(np.uint64), offsets.astype(np.uint64), np.uint64(partition)):
+        mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed
+
+
+def _severity_counts(verdicts: VerdictBatch) -> dict[str, int]:
+    names = {1: "warning", 2: "major", 3: "critical"}
+    return {
+        name: count for code, name in names.items() if (count := int(np.count_nonzero(verdicts.severities == code)))
+    }

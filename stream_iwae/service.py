@@ -1,0 +1,433 @@
+"""The shell: one loop of poll, process, publish and commit.
+
+Everything a transaction publishes is kept until the transaction is known to have committed:
+an aborted one is sent again, an ambiguous one is settled first and then compared by `seq`.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from stream_iwae.batches import RecordBatch
+from stream_iwae.errors import (
+    AmbiguousCommitError,
+    ArtefactError,
+    ConfigurationError,
+    DeliveryError,
+    FencedError,
+    StaleGroupError,
+)
+from stream_iwae.outputs import Commit, Publisher, Topics
+from stream_iwae.pipeline import Counts, Pipeline, ServingModel, Stages
+from stream_iwae.ports import (
+    Clock,
+    EventSource,
+    ModelStore,
+    OutputRecord,
+    OutputSink,
+    Polled,
+    StateReader,
+    Telemetry,
+)
+from stream_iwae.windows.progress import Metadata, decode_metadata
+from stream_iwae.wire import decode_state
+
+MAX_DELIVERY_ATTEMPTS: Final = 3
+FENCED_TWICE_WITHIN_S: Final = 60.0
+KEEP_ALIVE_S: Final = 5.0  # poll at least this often while a long batch is scored
+
+
+class Log(Protocol):
+    """Events with fields."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Say what happened."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Say what an operator may want to change."""
+
+    def error(self, event: str, **fields: object) -> object:
+        """Say what went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How the loop reads, waits and commits."""
+
+    start: str = "history"  # history | earliest | latest, for partitions without a committed offset
+    history_ms: int = 6 * 3_600_000
+    commit_interval_ms: int = 500
+    poll_timeout_s: float = 0.2
+    idle_after_ms: int = 0  # 0: a quiet partition never moves its watermark
+    grace_ms: int = 0
+    hold_until_ready: bool = True
+    hold_timeout_ms: int = 120_000
+    min_training_windows: int = 2000
+
+
+class Service:
+    """Owns the loop and one pipeline a partition."""
+
+    def __init__(  # noqa: PLR0917  # the ports, once
+        self,
+        source: EventSource,
+        sink: OutputSink,
+        state: StateReader,
+        models: ModelStore,
+        telemetry: Telemetry,
+        clock: Clock,
+        log: Log,
+        load_model: Callable[[bytes], ServingModel],
+        topics: Topics,
+        stages: Stages,
+        settings: ServiceSettings,
+    ) -> None:
+        self._source, self._sink, self._state, self._models = source, sink, state, models
+        self._telemetry, self._clock, self._log = telemetry, clock, log
+        self._load_model = load_model
+        self._stages = stages
+        self._publisher = Publisher(topics, stages)
+        self._settings = settings
+        self.pipelines: dict[int, Pipeline] = {}
+        self.model: ServingModel | None = None
+        self.totals = Counts()
+        self._waiting: dict[int, Commit] = {}  # prepared, not yet known to be committed
+        self._records: deque[RecordBatch] = deque()  # polled, not yet processed
+        self._rows_published = 0
+        self._held_since_ms: int | None = None
+        self._is_hold_over = False
+        self._last_commit_ms = clock.now_ms()
+        self._last_poll_s = clock.monotonic_s()
+        self._last_record_ms: dict[int, int] = {}
+        self._last_fenced_s: float | None = None
+
+    # --- the loop ----------------------------------------------------------------------------
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Work until told to stop, then commit what was scored and leave open windows to the replay."""
+        while not should_stop():
+            self.step()
+        self.drain()
+
+    def step(self) -> None:
+        """One turn: models, assignment, records, and a commit when one is due."""
+        self._swap_model()
+        if not self._records:
+            self._poll(self._settings.poll_timeout_s)
+        while self._records:
+            self._process(self._records.popleft())
+        self._follow_positions()
+        self._hold_or_release()
+        if self._is_commit_due():
+            self.commit()
+        self._report()
+
+    def drain(self) -> None:
+        """Commit everything that was scored; open windows stay in the log."""
+        self.commit()
+        self._log.info("drained", partitions=len(self.pipelines))
+
+    def close(self) -> None:
+        """Leave the group and release the ports."""
+        self._source.close()
+        self._sink.close()
+        self._state.close()
+        self._models.close()
+
+    def _poll(self, timeout_s: float) -> None:
+        polled = self._source.poll(timeout_s)
+        self._last_poll_s = self._clock.monotonic_s()
+        self._telemetry.progress("poll", self._last_poll_s)
+        self._follow_assignment(polled)
+        self._records.extend(polled.records)
+
+    def _keep_alive(self) -> None:
+        """Between two chunks of scoring: stay a member of the group."""
+        if self._clock.monotonic_s() - self._last_poll_s < KEEP_ALIVE_S:
+            return
+        self._source.pause(frozenset(self.pipelines))
+        self._poll(0.0)
+        if self._held_since_ms is None:
+            self._source.resume(frozenset(self.pipelines))
+
+    # --- assignment --------------------------------------------------------------------------
+
+    def _follow_assignment(self, polled: Polled) -> None:
+        for partition in sorted(polled.revoked | polled.lost):
+            # Nothing is handed over: the log and the state topic hold all that was committed.
+            self.pipelines.pop(partition, None)
+            self._waiting.pop(partition, None)
+            self._last_record_ms.pop(partition, None)
+            self._forget_polled(partition)
+        if polled.assigned:
+            self._take_over(polled.assigned)
+        if polled.assigned or polled.revoked or polled.lost:
+            self._telemetry.count("consumer_rebalances")
+            self._telemetry.gauge("consumer_assigned_partitions", len(self.pipelines), topic=self._source.topic)
+
+    def _forget_polled(self, partition: int) -> None:
+        """Drop queued records of a partition that will be read again, by us or by another."""
+        self._records = deque(records for records in self._records if records.partition != partition)
+
+    def _take_over(self, partitions: frozenset[int]) -> None:
+        committed = self._source.committed(partitions)
+        first = self._source.beginning_offsets(partitions)
+        for partition in sorted(partitions):
+            pipeline = Pipeline(self._stages, partition)
+            stored = self._state.read(partition)
+            found = committed[partition]
+            if found is None:
+                offset = self._begin(pipeline, first[partition])
+                self._publisher.begin(partition, seq=0, stale_keys=[key for key, _ in stored])
+            else:
+                metadata = decode_metadata(found.metadata, found.offset)
+                self._check_fingerprint(metadata)
+                state, _ = decode_state(stored)
+                pipeline.restore(metadata, state)
+                offset = found.offset
+                self._publisher.begin(partition, seq=metadata.seq, stale_keys=[])
+                if offset < first[partition]:
+                    self._count_gap(partition, metadata, first[partition])
+                    offset = first[partition]
+            self.pipelines[partition] = pipeline
+            self._last_record_ms[partition] = self._clock.now_ms()
+            self._forget_polled(partition)
+            self._source.seek(partition, offset)
+            self._log.info("partition taken over", partition=partition, offset=offset, position=pipeline.position)
+        if self._held_since_ms is None:
+            self._source.resume(partitions)
+
+    def _begin(self, pipeline: Pipeline, first: int) -> int:
+        mine = frozenset({pipeline.partition})
+        end = self._source.end_offsets(mine)[pipeline.partition]
+        match self._settings.start:
+            case "earliest":
+                offset, history_until = first, None
+            case "latest":
+                offset, history_until = end, None
+            case _:
+                since_ms = self._clock.now_ms() - self._settings.history_ms
+                offset = max(first, self._source.offsets_for_time(mine, since_ms)[pipeline.partition])
+                history_until = end
+        pipeline.begin(offset, history_until)
+        return offset
+
+    def _check_fingerprint(self, metadata: Metadata) -> None:
+        if metadata.fingerprint != self._stages.fingerprint:
+            raise ConfigurationError(
+                "detector",
+                metadata.fingerprint,
+                "the committed progress belongs to another configuration of events, windows or features "
+                f"(now {self._stages.fingerprint}); go back to that configuration, or start afresh under another "
+                "kafka.group and detector",
+            )
+
+    def _count_gap(self, partition: int, metadata: Metadata, first: int) -> None:
+        lost = first - metadata.progress.offset
+        self._telemetry.count("consumer_gap_records", lost, topic=self._source.topic)
+        self._log.error(
+            "records expired before they were read; retention is shorter than the outage",
+            partition=partition,
+            committed=metadata.progress.offset,
+            first=first,
+            lost=lost,
+        )
+
+    # --- records -----------------------------------------------------------------------------
+
+    def _process(self, records: RecordBatch) -> None:
+        pipeline = self.pipelines.get(records.partition)
+        if pipeline is None:  # revoked between the poll that brought these and now
+            return
+        now_ms = self._clock.now_ms()
+        self._last_record_ms[records.partition] = now_ms
+        until = pipeline.history_until
+        if until is not None and self.model is None and self._settings.hold_until_ready:
+            # The first live record waits for the first model, wherever the poll happened to cut.
+            records, later = records.split(until)
+            if len(later):
+                self._forget_polled(records.partition)
+                self._source.seek(records.partition, until)
+        pipeline.process(records, self.model, now_ms, self._keep_alive)
+
+    def _follow_positions(self) -> None:
+        now_ms = self._clock.now_ms()
+        for partition, pipeline in self.pipelines.items():
+            position = self._source.position(partition)
+            pipeline.skip_to(position)
+            if not self._settings.idle_after_ms or pipeline.history_until is not None:
+                continue
+            is_idle = now_ms - self._last_record_ms[partition] >= self._settings.idle_after_ms
+            high_water = self._source.high_water(partition)
+            if is_idle and high_water is not None and position >= high_water and pipeline.watermark_ms is not None:
+                pipeline.advance(now_ms - self._settings.grace_ms, self.model, now_ms, self._keep_alive)
+
+    # --- models ------------------------------------------------------------------------------
+
+    def _swap_model(self) -> None:
+        try:
+            announced = self._models.poll()
+            if announced is None:
+                return
+            self.model = self._load_model(announced.blob)
+        except ArtefactError as error:
+            # The former model stays; the alert on its age and this line tell.
+            self._telemetry.count("model_refused")
+            self._log.error("model refused, the former one stays", reason=str(error))
+            return
+        self._telemetry.info("model", version=self.model.version)
+        self._telemetry.gauge("model_loaded_timestamp_seconds", self._clock.now_ms() / 1000)
+        self._telemetry.gauge("threshold_value", self.model.judge.threshold_nats)
+        self._telemetry.gauge("ready", 1)
+        self._log.info("model in use", version=self.model.version)
+
+    def _hold_or_release(self) -> None:
+        """Keep live records waiting while the first model is trained, but not for ever."""
+        now_ms = self._clock.now_ms()
+        if self._held_since_ms is not None:
+            if self.model is None and now_ms - self._held_since_ms < self._settings.hold_timeout_ms:
+                return
+            self._is_hold_over = self.model is None
+            if self._is_hold_over:
+                self._log.warning("no model came in time; windows pass unscored", waited_ms=now_ms - self._held_since_ms)
+            self._held_since_ms = None
+            self._source.resume(frozenset(self.pipelines))
+            return
+        if self.model is not None or self._is_hold_over or not self._settings.hold_until_ready:
+            return
+        rows = self._rows_published + sum(
+            len(batch) for pipeline in self.pipelines.values() for batch in pipeline.outcome.training
+        )
+        is_history_over = all(pipeline.history_until is None for pipeline in self.pipelines.values())
+        if self.pipelines and is_history_over and rows >= self._settings.min_training_windows:
+            self._held_since_ms = now_ms
+            self._source.pause(frozenset(self.pipelines))
+            self.commit()
+            self._log.info("waiting for the first model", training_windows=rows)
+
+    # --- commit ------------------------------------------------------------------------------
+
+    def _is_commit_due(self) -> bool:
+        if any(pipeline.outcome.alerts for pipeline in self.pipelines.values()):
+            return True
+        return self._clock.now_ms() - self._last_commit_ms >= self._settings.commit_interval_ms
+
+    def commit(self) -> None:
+        """Publish and commit everything that waits, all or nothing; see docs/adr/0002."""
+        for partition, pipeline in self.pipelines.items():
+            if partition not in self._waiting:
+                prepared = self._publisher.prepare(pipeline)
+                if prepared is not None:
+                    self._waiting[partition] = prepared
+        self._last_commit_ms = self._clock.now_ms()
+        attempts = 0
+        while self._waiting:
+            try:
+                self._send(self._waiting)
+            except StaleGroupError:
+                # Poll through the rebalance: what is no longer ours is dropped, the rest is sent again.
+                self._telemetry.count("consumer_commits", outcome="stale")
+                self._poll(self._settings.poll_timeout_s)
+            except AmbiguousCommitError as error:
+                self._telemetry.count("consumer_commits", outcome="ambiguous")
+                self._log.warning("commit is in doubt, settling it", reason=str(error))
+                self._sink.recover()
+                self._drop_committed()
+            except FencedError:
+                self._telemetry.count("consumer_commits", outcome="fenced")
+                self._recover_once_a_minute()
+                self._drop_committed()
+            except DeliveryError as error:
+                attempts += 1
+                self._telemetry.count("consumer_commits", outcome="failed")
+                self._telemetry.count("alerts_publish_failures")
+                if attempts == MAX_DELIVERY_ATTEMPTS:
+                    raise
+                self._log.warning("delivery failed, sending again", attempt=attempts, reason=str(error))
+            else:
+                self._finish(self._waiting)
+                self._waiting = {}
+
+    def _send(self, commits: Mapping[int, Commit]) -> None:
+        records: list[OutputRecord] = [record for commit in commits.values() for record in commit.records]
+        offsets = {partition: commit.offset for partition, commit in commits.items()}
+        self._sink.commit(records, offsets, self._source.topic, self._source.group_token())
+
+    def _drop_committed(self) -> None:
+        """After an ambiguous commit: what the group holds with our `seq` is done."""
+        committed = self._source.committed(frozenset(self._waiting))
+        done = {}
+        for partition, found in committed.items():
+            waiting = self._waiting[partition]
+            if found is not None and decode_metadata(found.metadata, found.offset).seq == waiting.seq:
+                done[partition] = self._waiting.pop(partition)
+        self._finish(done)
+
+    def _recover_once_a_minute(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if self._last_fenced_s is not None and now_s - self._last_fenced_s < FENCED_TWICE_WITHIN_S:
+            raise FencedError("fenced twice within a minute: is another replica running with the same kafka.instance?")
+        self._last_fenced_s = now_s
+        self._sink.recover()
+
+    def _finish(self, commits: Mapping[int, Commit]) -> None:
+        """Count what is committed now, and only now."""
+        if not commits:
+            return
+        now_ms = self._clock.now_ms()
+        self._telemetry.progress("commit", self._clock.monotonic_s())
+        self._telemetry.count("consumer_commits", outcome="committed")
+        for commit in commits.values():
+            self.totals.add(commit.outcome.counts)
+            self._rows_published += sum(len(batch) for batch in commit.outcome.training)
+            self._publisher.report(commit, self._telemetry, now_ms)
+
+    # --- what people see ---------------------------------------------------------------------
+
+    def _report(self) -> None:
+        topic, now_ms = self._source.topic, self._clock.now_ms()
+        pipelines = self.pipelines
+        for partition in pipelines:
+            high_water = self._source.high_water(partition)
+            if high_water is not None:
+                lag = max(0, high_water - self._source.position(partition))
+                self._telemetry.gauge("consumer_lag_records", lag, topic=topic, partition=str(partition))
+        watermarks = [p.watermark_ms for p in pipelines.values() if p.watermark_ms is not None]
+        if watermarks:
+            self._telemetry.gauge("watermark_timestamp_seconds", min(watermarks) / 1000)
+            self._telemetry.gauge("consumer_lag_seconds", (now_ms - min(watermarks)) / 1000, topic=topic)
+        self._telemetry.gauge("windows_open", sum(p.n_open_windows for p in pipelines.values()))
+        self._telemetry.gauge("entities_tracked", sum(p.n_entities for p in pipelines.values()))
+        self._telemetry.gauge("consumer_last_poll_timestamp_seconds", now_ms / 1000)
+        open_incidents = dict.fromkeys(("warning", "major", "critical"), 0)
+        for pipeline in pipelines.values():
+            for severity, count in pipeline.open_incidents().items():
+                open_incidents[severity] += count
+        for severity, count in open_incidents.items():
+            self._telemetry.gauge("incidents_open", count, severity=severity)
+        self._telemetry.status("service", self.status())
+
+    def status(self) -> dict[str, object]:
+        """What /status shows of the loop."""
+        totals = self.totals
+        return {
+            "state": self.phase(),
+            "model_version": self.model.version if self.model else None,
+            "partitions": {str(p): {"position": pipeline.position} for p, pipeline in self.pipelines.items()},
+            "training_windows": {"published": self._rows_published, "needed": self._settings.min_training_windows},
+            "events": {
+                "consumed": totals.consumed,
+                "aggregated": totals.aggregated,
+                "late": totals.late,
+                "rejected": dict(totals.rejected),
+                "skipped": dict(totals.skipped),
+            },
+            "windows": {"closed": totals.windows, "scored": totals.scored, "unscored": totals.unscored},
+        }
+
+    def phase(self) -> str:
+        """collecting, training or ready, as design.md section 5 names them."""
+        if self.model is not None:
+            return "ready"
+        return "training" if self._held_since_ms is not None else "collecting"

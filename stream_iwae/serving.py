@@ -1,0 +1,65 @@
+"""Artefact bytes -> ServingModel: weights, transform and calibration as one thing to swap to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_iwae.batches import Explanations, FeatureSchema, ScoreBatch
+from stream_iwae.detection.calibration import Calibration
+from stream_iwae.detection.config import DetectionConfig
+from stream_iwae.detection.judge import Judge
+from stream_iwae.errors import ArtefactError
+from stream_iwae.iwae import scoring
+from stream_iwae.iwae.artefact import unpack
+from stream_iwae.pipeline import ServingModel
+
+
+@dataclass(frozen=True, slots=True)
+class TorchScorer:
+    """The tensors' scorer in terms of the flow's batches."""
+
+    version: str
+    scorer: scoring.Scorer
+
+    def score(self, values: NDArray[np.float64], on_chunk: Callable[[], None]) -> ScoreBatch:
+        """Score (N, D) raw values in fixed chunks; calls `on_chunk` between them."""
+        scores = self.scorer.score(values, on_chunk=on_chunk)
+        return ScoreBatch(
+            self.version,
+            scores.scores,
+            scores.standard_errors,
+            scores.effective_samples,
+            scores.reconstructions,
+        )
+
+    def explain(self, values: NDArray[np.float64]) -> Explanations:
+        """What each feature of (R, D) raw values adds, and what was expected."""
+        explained = self.scorer.explain(values)
+        return Explanations(
+            explained.contributions,
+            explained.expected,
+            explained.expected_low,
+            explained.expected_high,
+            self.scorer.labels,
+        )
+
+
+def load_serving_model(blob: bytes, schema: FeatureSchema, detection: DetectionConfig, device: str) -> ServingModel:
+    """Make a serving model of an artefact.
+
+    Raises:
+        ArtefactError: It is damaged, has no calibration, or was made for other features.
+    """
+    model = unpack(blob)
+    if model.schema_digest != schema.digest:
+        raise ArtefactError(
+            f"model {model.version} was made for the features {model.schema_digest}, "
+            f"this configuration has {schema.digest}; train a new one or go back to the former features"
+        )
+    if "calibration" not in model.extra:
+        raise ArtefactError(f"model {model.version} has no calibration")
+    judge = Judge(Calibration.from_json(model.extra["calibration"]), detection)
+    scorer = TorchScorer(model.version, scoring.Scorer(model, device))
+    return ServingModel(model.version, model.schema_digest, scorer, judge)
