@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_iwae.detection.tail import Tail, fit_tail
+from stream_iwae.detection.tail import MIN_SCALE, Tail, fit_tail
 from stream_iwae.errors import ArtefactError
 
 TAIL_QUANTILE: Final = 0.98  # where the tail begins
@@ -175,7 +175,7 @@ def _tail(
     if not len(excesses):
         return Tail(shape=0.0, scale=1.0)  # all scores alike: one nat is a factor e of likelihood
     if len(excesses) < min_excesses:
-        return Tail(shape=0.0, scale=float(np.mean(excesses)))
+        return Tail(shape=0.0, scale=max(float(np.mean(excesses)), MIN_SCALE))
     limit = math.inf if censor_above is None else censor_above - start
     observed = excesses[excesses <= limit]
     if len(observed) < min_excesses:  # nearly all lie beyond it: the stream has moved, not some rows

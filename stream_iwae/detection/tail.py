@@ -9,6 +9,7 @@ from scipy.optimize import minimize
 from scipy.stats import genpareto
 
 MAX_ABS_SHAPE: Final = 0.5  # beyond, the fit follows single points and thresholds run away
+MIN_SCALE: Final = 1e-6  # nats; scores of single precision are no finer
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +17,16 @@ class Tail:
     """P(excess > y) = (1 + shape y / scale)^(-1/shape), and exp(-y / scale) for shape 0."""
 
     shape: float  # gamma: above 0 heavy, below 0 with an end point
-    scale: float  # sigma, in the unit of the excesses
+    scale: float  # sigma, nats
 
     def __post_init__(self) -> None:
-        if not abs(self.shape) <= MAX_ABS_SHAPE or not 0 < self.scale < np.inf:
-            raise ValueError(f"need |shape| <= {MAX_ABS_SHAPE} and a scale above 0, got {self}")
+        if not abs(self.shape) <= MAX_ABS_SHAPE or not MIN_SCALE <= self.scale < np.inf:
+            raise ValueError(f"need |shape| <= {MAX_ABS_SHAPE} and a scale from {MIN_SCALE}, got {self}")
 
     def survival(self, excesses: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability of a larger excess; 0 beyond the end point of a negative shape."""
-        return np.asarray(genpareto.sf(excesses, self.shape, scale=self.scale), dtype=np.float64)
+        with np.errstate(over="ignore"):  # an excess of more scales than a float holds has survival 0
+            return np.asarray(genpareto.sf(excesses, self.shape, scale=self.scale), dtype=np.float64)
 
     def excess_at(self, survival: float) -> float:
         """The excess that is exceeded with probability `survival`.
@@ -68,4 +70,4 @@ def fit_tail(excesses: NDArray[np.float64], n_censored: int = 0, censored_at: fl
         bounds=[(-MAX_ABS_SHAPE, MAX_ABS_SHAPE), (-10.0, 10.0)],
         options={"xatol": 1e-7, "fatol": 1e-10, "maxiter": 1000},
     )
-    return Tail(shape=float(found.x[0]), scale=float(np.exp(found.x[1])) * unit)
+    return Tail(shape=float(found.x[0]), scale=max(float(np.exp(found.x[1])) * unit, MIN_SCALE))
