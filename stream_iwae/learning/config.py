@@ -43,7 +43,7 @@ class PromotionConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the one-sided bootstraps")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of the one-sided bootstrap")
     reference_tolerance: float = Field(
         default=0.1, ge=0, description="nats that the frozen reference may lose on average"
     )
