@@ -60,5 +60,5 @@ class StratifiedBuffer:
 
 
 def smallest(rows: Rows, n: int) -> Rows:
-    """At most n rows, those with the smallest hashes."""
-    return rows.take(np.argsort(mix(rows.row_ids, Salt.PRIORITY))[:n])
+    """At most n rows, those with the smallest hashes, which are others than a buffer prefers."""
+    return rows.take(np.argsort(mix(rows.row_ids, Salt.DRAW))[:n])

@@ -26,7 +26,7 @@ def cap_entities(rows: Rows, max_share: float) -> Rows:
     if not len(rows):
         return rows
     cap = int(np.ceil(len(rows) * min(1.0, max(max_share, 2 / len(entities)))))
-    order = np.lexsort((mix(rows.row_ids, Salt.PRIORITY), codes))
+    order = np.lexsort((mix(rows.row_ids, Salt.DRAW), codes))
     codes = codes[order]
     rank = np.arange(len(rows)) - np.searchsorted(codes, codes)
     return rows.take(np.sort(order[rank < cap]))

@@ -76,6 +76,7 @@ class Salt(IntEnum):
     PRIORITY = 0x5EED_0001  # which rows a full buffer keeps
     CALIBRATE = 0x5EED_0002
     HELD_OUT = 0x5EED_0003
+    DRAW = 0x5EED_0004  # which rows of a buffer are drawn; by priority they would favour busy strata
 
 
 def mix(ids: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:

@@ -92,3 +92,13 @@ def test_the_smallest_rows_of_a_sample_do_not_depend_on_its_order(make_rows):
 
     assert forward.row_ids.tolist() == backward.row_ids.tolist()
     assert len(forward) == 7
+
+
+def test_a_draw_from_a_buffer_takes_as_much_from_a_quiet_hour_as_from_a_busy_one(make_rows):
+    buffer = StratifiedBuffer(1_000, HOUR, 24 * HOUR, 2)
+    buffer.add(make_rows(500, end_ms=np.full(500, HOUR)))
+    buffer.add(make_rows(50_000, end_ms=np.full(50_000, 2 * HOUR), first_id=1_000))
+
+    drawn = smallest(buffer.rows(), 200)
+
+    assert 70 <= np.count_nonzero(drawn.window_end_ms == HOUR) <= 130
