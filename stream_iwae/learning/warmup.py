@@ -84,6 +84,6 @@ def inliers(scores: NDArray[np.float64], core: NDArray[np.bool_]) -> NDArray[np.
     known = scores[core & np.isfinite(scores)]
     if not len(known):
         return core
-    q1, q3 = np.quantile(known, [0.25, 0.75])
-    with np.errstate(invalid="ignore"):
-        return np.less_equal(scores, q3 + 1.5 * (q3 - q1))
+    q1, q3 = (float(np.quantile(known, quantile)) for quantile in (0.25, 0.75))
+    fence = q3 + 1.5 * (q3 - q1)
+    return scores <= fence
