@@ -62,9 +62,9 @@ class Served:
     memory: Memory
 
     def pack(self) -> bytes:
-        """The artefact as bytes; `read_extra` understands its JSON part."""
+        """The artefact as bytes; `of` understands its JSON part."""
         extra: dict[str, object] = {
-            "calibration": msgspec.json.decode(self.calibration.to_json()),
+            "calibration": self.calibration.to_json(),
             "learning": msgspec.to_builtins(self.memory),
         }
         return self.weights.pack(self.version, extra)
@@ -89,9 +89,10 @@ def read_calibration(extra: dict[str, object]) -> Calibration:
     Raises:
         ArtefactError: It is missing or damaged.
     """
-    if "calibration" not in extra:
+    document = extra.get("calibration")
+    if not isinstance(document, str):
         raise ArtefactError("the artefact has no calibration")
-    return Calibration.from_json(msgspec.json.encode(extra["calibration"]))
+    return Calibration.from_json(document)
 
 
 def version_after(version: str, *, is_new_weights: bool) -> str:
