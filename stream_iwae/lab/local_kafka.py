@@ -52,18 +52,13 @@ class RunningKafka:
 
 @dataclass(frozen=True, slots=True)
 class KafkaStatus:
-    """What there is of a cluster in a directory."""
+    """What runs of a cluster."""
 
-    directory: Path
-    bootstrap_servers: str  # "" where there has never been one
-    running: dict[int, int]  # node -> process id
-    stopped: tuple[int, ...]  # nodes
+    bootstrap_servers: str
+    pids: tuple[int, ...]  # of the nodes that run
+    stopped: tuple[int, ...]  # nodes that do not
     resident_bytes: int  # memory of all nodes together
-
-    @property
-    def is_running(self) -> bool:
-        """Whether every node is there."""
-        return bool(self.running) and not self.stopped
+    directory: Path
 
 
 def start(
@@ -100,19 +95,19 @@ def start(
         return RunningKafka(cluster.bootstrap_servers, tuple(p.pid for p in cluster.running().values()), directory)
 
 
-def status(directory: Path | None = None) -> KafkaStatus:
-    """Tell what runs in `directory` (None: the user's cache)."""
+def status(directory: Path | None = None) -> KafkaStatus | None:
+    """Tell what runs in `directory` (None: the user's cache); None where nothing does."""
     directory = _directory(directory)
     cluster = _Cluster.load(directory)
-    if cluster is None:
-        return KafkaStatus(directory, "", {}, (), 0)
-    running = cluster.running()
+    running = {} if cluster is None else cluster.running()
+    if cluster is None or not running:
+        return None
     return KafkaStatus(
-        directory,
         cluster.bootstrap_servers,
-        {node_id: process.pid for node_id, process in running.items()},
+        tuple(process.pid for process in running.values()),
         tuple(node.node_id for node in cluster.nodes if node.node_id not in running),
         sum(process.resident_bytes or 0 for process in running.values()),
+        directory,
     )
 
 
