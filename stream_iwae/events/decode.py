@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 import numpy as np
@@ -15,10 +16,8 @@ from stream_iwae.events.config import EventField, EventsConfig, Skip
 from stream_iwae.events.fields import canonical_column
 from stream_iwae.events.messages import MessageError, MessageReader
 from stream_iwae.events.rejections import RejectReason
-from stream_iwae.events.timestamps import parser_of
+from stream_iwae.events.timestamps import ABSENT, column_parser_of
 
-_ABSENT_TIME: Final = -1
-_BAD_TIME: Final = -2
 _WHOLE_ENTITY: Final = "all"  # where the configuration names no entity
 
 
@@ -35,21 +34,26 @@ class Decoded:
 class Decoder:
     """Decodes records by a configuration; holds no state between batches."""
 
-    def __init__(self, config: EventsConfig) -> None:
+    def __init__(self, config: EventsConfig, needed: Collection[str] | None = None) -> None:
+        """Decode the fields in `needed`, and those of the entity and the source; all where it is None."""
         self._config = config
+        wanted = {*config.fields} if needed is None else {*needed, *config.entity, *config.series, *config.sampled}
+        wanted |= {config.source} if config.source else set()
+        wanted |= {name for name, field in config.fields.items() if not field.optional}
+        self._fields = {name: field for name, field in config.fields.items() if name in wanted}
         paths = [time.field for time in config.time]
-        paths += [field.path for field in config.fields.values()]
+        paths += [field.path for field in self._fields.values()]
         paths += [skip.field for skip in config.skip]
         paths += [config.sampling] if config.sampling else []
         # A dotted name is looked up as a literal key first, then as a path below its first part.
         keys = list(dict.fromkeys(key for path in paths for key in (path, path.split(".", 1)[0])))
         self._index = {key: i for i, key in enumerate(keys)}
         self._reader = MessageReader(keys, config.envelope)
-        self._time_parsers = [parser_of(time.format, config.timezone) for time in config.time]
+        self._times_of = [column_parser_of(time.format, config.timezone) for time in config.time]
         self.schema = {"offset": pl.Int64, "timestamp_ms": pl.Int64, "entity": pl.String}
         self.schema |= {"source": pl.String} if config.source else {}
         self.schema |= {
-            name: pl.Float64 if field.type == "number" else pl.String for name, field in config.fields.items()
+            name: pl.Float64 if field.type == "number" else pl.String for name, field in self._fields.items()
         }
 
     def decode(self, records: RecordBatch) -> Decoded:
@@ -57,14 +61,15 @@ class Decoder:
         rejected: list[Rejected] = []
         skipped: Counter[str] = Counter()
         elements, rows = self._read(records, rejected, skipped)
-        kept = self._apply_skips(elements, skipped)
+        columns = _Columns(elements, self._index)
+        kept = self._apply_skips(columns, skipped)
         if kept is not None:
-            elements, rows = [elements[i] for i in kept], rows[kept]
-        n_elements = len(elements)
+            columns, rows = _Columns([elements[i] for i in kept], self._index), rows[kept]
+        n_elements = len(columns)
         consumed = n_elements + len(rejected) + skipped.total()
         reasons: dict[int, tuple[RejectReason, str]] = {}  # element -> why
-        timestamps_ms = self._times(elements, records.timestamps_ms[rows], reasons)
-        frame = self._columns(elements, timestamps_ms, records.offsets[rows], reasons)
+        timestamps_ms = self._times(columns, records.timestamps_ms[rows], reasons)
+        frame = self._frame(columns, timestamps_ms, records.offsets[rows], reasons)
         if reasons:
             for i, (reason, detail) in sorted(reasons.items()):
                 row = int(rows[i])
@@ -81,11 +86,11 @@ class Decoder:
         self, records: RecordBatch, rejected: list[Rejected], skipped: Counter[str]
     ) -> tuple[list[Any], NDArray[np.int64]]:
         """All elements, and the row of the record that each came in."""
-        read_object = self._reader.read_object
+        read_object: Callable[[Any], Any] = self._reader.read_object
         if self._config.envelope is None:
             try:  # the usual batch: one small object a record
                 if max(map(len, records.values), default=0) <= self._config.max_record:  # type: ignore[arg-type]
-                    return [read_object(value) for value in records.values], np.arange(len(records))  # type: ignore[arg-type]
+                    return list(map(read_object, records.values)), np.arange(len(records))
             except Exception:  # noqa: BLE001, S110  # whatever is wrong is found record by record below
                 pass
         elements: list[Any] = []
@@ -108,47 +113,31 @@ class Decoder:
             return [], [MessageError(RejectReason.TOO_LARGE, f"{len(value)} bytes, at most {self._config.max_record}")]
         return self._reader.read(value)
 
-    def _apply_skips(self, elements: list[Any], skipped: Counter[str]) -> NDArray[np.int64] | None:
-        if not self._config.skip or not elements:
+    def _apply_skips(self, columns: "_Columns", skipped: Counter[str]) -> NDArray[np.int64] | None:
+        if not self._config.skip or not len(columns):
             return None
-        is_kept = np.ones(len(elements), dtype=np.bool_)
+        is_kept = np.ones(len(columns), dtype=np.bool_)
         for skip in self._config.skip:
-            values = self._values(elements, skip.field)
-            hits = np.fromiter((_is_hit(skip, value) for value in values), dtype=np.bool_, count=len(values))
+            hits = np.fromiter((_is_hit(skip, value) for value in columns.at(skip.field)), np.bool_, len(columns))
             skipped[skip.reason] += int(np.count_nonzero(hits & is_kept))
             is_kept &= ~hits
         skipped += Counter()  # drops reasons that did not occur
         return None if is_kept.all() else np.flatnonzero(is_kept)
 
-    def _values(self, elements: list[Any], path: str) -> list[Any]:
-        attribute = f"f{self._index[path]}"
-        values = [getattr(element, attribute) for element in elements]
-        if "." in path and None in values:
-            first, rest = path.split(".", 1)
-            outer = f"f{self._index[first]}"
-            values = [
-                _at_path(getattr(element, outer), rest) if value is None else value
-                for element, value in zip(elements, values, strict=True)
-            ]
-        return values
-
     # --- elements -> columns -----------------------------------------------------------------
 
     def _times(
-        self, elements: list[Any], record_ms: NDArray[np.int64], reasons: dict[int, tuple[RejectReason, str]]
+        self, columns: "_Columns", record_ms: NDArray[np.int64], reasons: dict[int, tuple[RejectReason, str]]
     ) -> NDArray[np.int64]:
-        n = len(elements)
-        times = np.full(n, _ABSENT_TIME, dtype=np.int64)
-        for time, parse in zip(self._config.time, self._time_parsers, strict=True):
-            values = self._values(elements, time.field)
-            todo = times == _ABSENT_TIME
-            if not todo.any():
+        times = np.full(len(columns), ABSENT, dtype=np.int64)
+        for time, times_of in zip(self._config.time, self._times_of, strict=True):
+            is_open = times == ABSENT
+            if not is_open.any():
                 break
-            parsed = np.fromiter((_time_or_flag(parse, value) for value in values), dtype=np.int64, count=n)
-            times = np.where(todo, parsed, times)
+            times = np.where(is_open, times_of(columns.at(time.field)), times)
         first = self._config.time[0].field
         for i in np.flatnonzero(times < 0).tolist():
-            if times[i] == _ABSENT_TIME:
+            if times[i] == ABSENT:
                 names = ", ".join(time.field for time in self._config.time)
                 reasons[i] = (RejectReason.NO_TIME, f"none of the time fields is present: {names}")
             else:
@@ -159,33 +148,32 @@ class Decoder:
             reasons[i] = (RejectReason.FUTURE, f"{seconds:.0f} s ahead of its record")
         return times
 
-    def _columns(
+    def _frame(
         self,
-        elements: list[Any],
+        values: "_Columns",
         timestamps_ms: NDArray[np.int64],
         offsets: NDArray[np.int64],
         reasons: dict[int, tuple[RejectReason, str]],
     ) -> pl.DataFrame:
         config = self._config
         columns: dict[str, pl.Series] = {
-            name: self._column(name, field, self._values(elements, field.path), reasons)
-            for name, field in config.fields.items()
+            name: self._column(name, field, values.at(field.path), reasons) for name, field in self._fields.items()
         }
-        if config.sampling and elements:
-            rate = _numbers(self._values(elements, config.sampling), config.sampling, {})
+        if config.sampling and len(values):
+            rate = _numbers(values.at(config.sampling), config.sampling, {})
             factor = pl.Series(np.where(np.isfinite(rate) & (rate > 0), rate, 1.0))
             columns |= {name: columns[name] * factor for name in config.sampled}
         leading = {
             "offset": pl.Series(offsets, dtype=pl.Int64),
             "timestamp_ms": pl.Series(timestamps_ms, dtype=pl.Int64),
         }
-        leading["entity"] = self._entity(columns, len(elements), reasons)
+        leading["entity"] = self._entity(columns, len(values), reasons)
         if config.source:
             leading["source"] = columns[config.source]
         return pl.DataFrame({name: (leading | columns)[name].alias(name) for name in self.schema}, schema=self.schema)
 
     def _column(
-        self, name: str, field: EventField, values: list[Any], reasons: dict[int, tuple[RejectReason, str]]
+        self, name: str, field: EventField, values: Sequence[Any], reasons: dict[int, tuple[RejectReason, str]]
     ) -> pl.Series:
         if field.type == "number":
             numbers = _numbers(values, name, reasons)
@@ -215,6 +203,31 @@ class Decoder:
         return entity.cast(pl.String)
 
 
+class _Columns:
+    """The wanted values of all elements, by path."""
+
+    def __init__(self, elements: list[Any], index: Mapping[str, int]) -> None:
+        self._elements = elements
+        self._index = index
+
+    def __len__(self) -> int:
+        return len(self._elements)
+
+    def at(self, path: str) -> Sequence[Any]:
+        """The values at a path: a literal key first, then below the key before its first dot."""
+        values = self._under(path)
+        if "." in path and None in values:
+            first, rest = path.split(".", 1)
+            return [
+                _at_path(outer, rest) if value is None else value
+                for outer, value in zip(self._under(first), values, strict=True)
+            ]
+        return values
+
+    def _under(self, key: str) -> list[Any]:
+        return list(map(attrgetter(f"f{self._index[key]}"), self._elements))
+
+
 def _is_hit(skip: Skip, value: Any) -> bool:
     if skip.equals is not None:
         return bool(value == skip.equals)
@@ -235,15 +248,7 @@ def _at_path(value: Any, path: str) -> Any:
     return None
 
 
-def _time_or_flag(parse: Callable[[Any], int | None], value: Any) -> int:
-    try:
-        parsed = parse(value)
-    except (ValueError, TypeError, OverflowError):
-        return _BAD_TIME
-    return _ABSENT_TIME if parsed is None else parsed
-
-
-def _numbers(values: list[Any], name: str, reasons: dict[int, tuple[RejectReason, str]]) -> NDArray[np.float64]:
+def _numbers(values: Sequence[Any], name: str, reasons: dict[int, tuple[RejectReason, str]]) -> NDArray[np.float64]:
     """Float64 with NaN for what is missing; numeric texts count as numbers."""
     try:
         numbers = np.array(values, dtype=np.float64) if None not in values else None
@@ -271,7 +276,7 @@ def _number(value: Any) -> float:
     return number
 
 
-def _texts(values: list[Any], name: str, reasons: dict[int, tuple[RejectReason, str]]) -> pl.Series:
+def _texts(values: Sequence[Any], name: str, reasons: dict[int, tuple[RejectReason, str]]) -> pl.Series:
     """String with null for what is missing or empty; numbers are written out."""
     try:
         column = pl.Series(values, dtype=pl.String, strict=True)

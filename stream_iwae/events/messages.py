@@ -28,6 +28,7 @@ class MessageReader:
         # gc=False: the structs live for one batch and hold no cycles.
         event = msgspec.defstruct("Event", attributes, rename=names, gc=False)
         self._object = msgspec.json.Decoder(event)
+        self.read_object = self._object.decode  # of a message that is a single object; raises for any other shape
         self._array = msgspec.json.Decoder(list[event])  # type: ignore[valid-type]  # made at run time
         self._elements = msgspec.json.Decoder(list[msgspec.Raw])
         self._envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]) if envelope else None
@@ -39,10 +40,6 @@ class MessageReader:
             return self._whole(value), []
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return self._piecewise(value, error)
-
-    def read_object(self, value: bytes) -> Any:
-        """The one element of a message that is a single object; raises for any other shape."""
-        return self._object.decode(value)
 
     def _whole(self, value: bytes) -> list[Any]:
         if self._envelope is not None:

@@ -1,10 +1,13 @@
 """Times as emitters write them -> epoch milliseconds."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_iwae.events.config import TimeFormat
 
@@ -16,15 +19,42 @@ _MS_PER: Final = {
 }
 _DIVISOR: Final = {TimeFormat.EPOCH_MS: 1, TimeFormat.EPOCH_US: 1_000, TimeFormat.EPOCH_NS: 1_000_000}
 _ISO: Final = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?\s*(Z|z|[+-]\d\d:?\d\d)?")
+ABSENT: Final = -1  # no time in this field
+BAD: Final = -2  # something that is no time of the format
 MIN_MS: Final = 0
 MAX_MS: Final = 4_102_444_800_000  # 2100-01-01: later is no telemetry, and milliseconds stay exact in float64
 
 
-def parser_of(time_format: TimeFormat, zone: str) -> Callable[[Any], int | None]:
-    """A function from a JSON value to epoch milliseconds, None where the time is absent.
+def column_parser_of(time_format: TimeFormat, zone: str) -> Callable[[Sequence[Any]], NDArray[np.int64]]:
+    """A function from N JSON values to N epoch milliseconds, ABSENT or BAD."""
+    parse = _parser_of(time_format, zone)
+    divisor = _DIVISOR.get(time_format)
 
-    The function raises ValueError or TypeError for what is no such time.
-    """
+    def parse_column(values: Sequence[Any]) -> NDArray[np.int64]:
+        if divisor is not None:
+            try:  # the usual column: whole numbers
+                times = np.array(values)
+                if times.dtype == np.int64:
+                    times //= divisor
+                    if times.size and times.min() >= MIN_MS and times.max() < MAX_MS:
+                        return times
+            except (ValueError, OverflowError):
+                pass  # mixed shapes: value by value below
+        return np.fromiter((_parsed_or_flag(parse, value) for value in values), dtype=np.int64, count=len(values))
+
+    return parse_column
+
+
+def _parsed_or_flag(parse: Callable[[Any], int | None], value: Any) -> int:
+    try:
+        parsed = parse(value)
+    except (ValueError, TypeError, OverflowError):
+        return BAD
+    return ABSENT if parsed is None else parsed
+
+
+def _parser_of(time_format: TimeFormat, zone: str) -> Callable[[Any], int | None]:
+    """A function from a JSON value to epoch milliseconds, None where the time is absent."""
     if time_format in _MS_PER:
         scale, divisor = _MS_PER[time_format], _DIVISOR.get(time_format)
         return lambda value: _from_epoch(value, scale, divisor)
