@@ -1,0 +1,127 @@
+"""A model version as one blob of bytes: a checksum, then safetensors with a JSON manifest. No pickle."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from stream_iwae.errors import ArtefactError
+from stream_iwae.iwae.network import Network
+from stream_iwae.iwae.settings import ModelSettings
+from stream_iwae.iwae.transform import Transform
+
+MAGIC: Final = b"SIWAE1\n"
+_DIGEST_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything that scores: weights, transform, noise seed, and what explanations compare with."""
+
+    version: str
+    schema_digest: str
+    names: tuple[str, ...]  # D
+    settings: ModelSettings
+    transform: Transform
+    weights: dict[str, Tensor]
+    contribution_medians: tuple[float, ...]  # D, of -log p(x_j | z) on normal rows, nats
+    contribution_scales: tuple[float, ...]  # D, 1.4826 MAD with a floor
+    noise_seed: int
+    labels: dict[int, str] = field(default_factory=dict)  # CRC-32 of a category's text -> the text
+    extra: dict[str, Any] = field(default_factory=dict)  # plain JSON of others: calibration, learning
+
+    def network(self) -> Network:
+        """The network with these weights, on the CPU, for scoring."""
+        network = empty_network(self.transform, self.settings)
+        network.load_state_dict(self.weights)
+        return network.eval().requires_grad_(requires_grad=False)
+
+
+def empty_network(transform: Transform, settings: ModelSettings) -> Network:
+    """A network of the right shape with fresh weights."""
+    return Network(len(transform.continuous), transform.class_counts, settings)
+
+
+def pack(model: Model) -> bytes:
+    """Write a model as bytes."""
+    manifest = {
+        "version": model.version,
+        "schema_digest": model.schema_digest,
+        "names": model.names,
+        "settings": asdict(model.settings),
+        "transform": model.transform.to_json(),
+        "contribution_medians": model.contribution_medians,
+        "contribution_scales": model.contribution_scales,
+        "noise_seed": model.noise_seed,
+        "labels": {str(code): text for code, text in model.labels.items()},
+        "extra": model.extra,
+    }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}
+    body = save(weights, metadata={"manifest": json.dumps(manifest, allow_nan=False)})
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def unpack(blob: bytes) -> Model:
+    """Read a model.
+
+    Raises:
+        ArtefactError: It is damaged, of another version of the format, or its parts do not fit together.
+    """
+    head = len(MAGIC) + _DIGEST_BYTES
+    if not blob.startswith(MAGIC) or len(blob) < head:
+        raise ArtefactError(f"{len(blob)} bytes are no artefact of this version")
+    body = blob[head:]
+    if hashlib.sha256(body).digest() != blob[len(MAGIC) : head]:
+        raise ArtefactError("the artefact's checksum differs: it is damaged or cut")
+    try:
+        weights = load(body)
+        manifest = json.loads(_metadata(body)["manifest"])
+        settings = dict(manifest["settings"])
+        settings["hidden"] = tuple(settings["hidden"])
+        model = Model(
+            version=str(manifest["version"]),
+            schema_digest=str(manifest["schema_digest"]),
+            names=tuple(manifest["names"]),
+            settings=ModelSettings(**settings),
+            transform=Transform.from_json(manifest["transform"]),
+            weights=weights,
+            contribution_medians=tuple(float(value) for value in manifest["contribution_medians"]),
+            contribution_scales=tuple(float(value) for value in manifest["contribution_scales"]),
+            noise_seed=int(manifest["noise_seed"]),
+            labels={int(code): str(text) for code, text in manifest["labels"].items()},
+            extra=dict(manifest["extra"]),
+        )
+        _check(model)
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ArtefactError(f"the artefact's parts do not fit together: {error}") from error
+    return model
+
+
+def _metadata(body: bytes) -> dict[str, str]:
+    size = int.from_bytes(body[:8], "little")
+    metadata: dict[str, str] = json.loads(body[8 : 8 + size])["__metadata__"]
+    return metadata
+
+
+def _check(model: Model) -> None:
+    n_features = len(model.names)
+    lengths = (len(model.transform.kinds), len(model.contribution_medians), len(model.contribution_scales))
+    if any(length != n_features for length in lengths):
+        raise ValueError(f"{n_features} names, but {lengths} kinds, medians and scales")
+    if not all(torch.isfinite(tensor).all() for tensor in model.weights.values()):
+        raise ValueError("a weight is not finite")
+    if not np.isfinite([*model.contribution_medians, *model.contribution_scales]).all():
+        raise ValueError("a contribution's median or scale is not finite")
+    model.network()  # raises where the weights have other shapes
+
+
+def as_floats(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """A vector as plain numbers."""
+    return tuple(float(value) for value in values)

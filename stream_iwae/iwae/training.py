@@ -1,0 +1,203 @@
+"""Raw rows -> Model: training from nothing, and tuning from a serving model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stream_iwae.iwae.artefact import Model, as_floats, empty_network
+from stream_iwae.iwae.bounds import doubly_reparameterised_loss
+from stream_iwae.iwae.network import Network, log_weights
+from stream_iwae.iwae.scoring import Scorer, pick_device
+from stream_iwae.iwae.settings import ModelSettings
+from stream_iwae.iwae.transform import Encoded, Transform
+
+MIN_ROWS: Final = 64
+FINAL_RATE: Final = 0.05  # of the cosine decay
+TUNING_RATE: Final = 0.1  # of the base rate
+TUNING_EPOCHS: Final = 2
+TUNING_PULL: Final = 1e-3  # L2 towards the serving weights
+_MAD: Final = 1.4826
+_TERM_SCALE_FLOOR: Final = 0.1  # nats: a feature that never varies still has a scale
+_EXPLAINED_ROWS: Final = 4096
+
+Values = NDArray[np.float64]
+
+
+class DivergedError(ValueError):
+    """The training produced weights that are not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the columns of the rows are."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    schema_digest: str
+    labels: Mapping[int, str]
+
+
+def train(
+    values: Values,
+    features: Features,
+    settings: ModelSettings,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+    sampled_by_cell: bool = True,
+) -> Model:
+    """Train from nothing on (N, D) raw values.
+
+    Args:
+        values: Raw values, NaN where missing.
+        features: Names, kinds and schema of the columns.
+        settings: Of the model.
+        seed: Of weights, batches and noise; the same rows and seed give the same model.
+        on_step: Called after each step; raise from it to stop.
+        sampled_by_cell: Draw rows so that rare kinds of normal are not drowned by frequent ones.
+
+    Raises:
+        ValueError: There are fewer than MIN_ROWS rows.
+        DivergedError: A weight is not finite.
+    """
+    if len(values) < MIN_ROWS:
+        raise ValueError(f"need at least {MIN_ROWS} rows to train on, got {len(values)}")
+    transform = Transform.fit(values, features.kinds)
+    torch_seed = torch.Generator().manual_seed(seed)
+    network = _fresh(transform, settings, torch_seed)
+    rows = transform.encode(values)
+    chances = cell_weights(rows) if sampled_by_cell else np.ones(len(values))
+    _optimise(network, rows, chances, settings, settings.steps, settings.learning_rate, torch_seed, on_step, None)
+    model = Model(
+        version="0.0",
+        schema_digest=features.schema_digest,
+        names=features.names,
+        settings=settings,
+        transform=transform,
+        weights=_weights_of(network),
+        contribution_medians=(0.0,) * len(features.names),
+        contribution_scales=(1.0,) * len(features.names),
+        noise_seed=seed,
+        labels=dict(features.labels),
+    )
+    return with_contributions(model, values)
+
+
+def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = lambda: None) -> Model:
+    """Fine-tune a copy on (N, D) raw values: transform kept, a tenth of the rate, pulled towards the model.
+
+    Raises:
+        ValueError: There are fewer than MIN_ROWS rows.
+        DivergedError: A weight is not finite.
+    """
+    if len(values) < MIN_ROWS:
+        raise ValueError(f"need at least {MIN_ROWS} rows to tune on, got {len(values)}")
+    settings = model.settings
+    network = empty_network(model.transform, settings)
+    network.load_state_dict(model.weights)
+    steps = max(1, min(settings.steps, TUNING_EPOCHS * len(values) // settings.batch))
+    rows = model.transform.encode(values)
+    generator = torch.Generator().manual_seed(seed)
+    rate = TUNING_RATE * settings.learning_rate
+    _optimise(network, rows, np.ones(len(values)), settings, steps, rate, generator, on_step, model.weights)
+    return with_contributions(replace(model, weights=_weights_of(network), extra={}), values)
+
+
+def with_contributions(model: Model, values: Values) -> Model:
+    """Set the medians and scales of each feature's share of the score from (N, D) normal rows."""
+    step = max(1, len(values) // _EXPLAINED_ROWS)
+    terms = Scorer(model).feature_terms(values[::step])
+    medians, scales = np.zeros(terms.shape[1]), np.ones(terms.shape[1])
+    for i, column in enumerate(terms.T):
+        present = column[np.isfinite(column)]
+        if present.size:
+            medians[i] = np.median(present)
+            scales[i] = max(_MAD * float(np.median(np.abs(present - medians[i]))), _TERM_SCALE_FLOOR)
+    return replace(model, contribution_medians=as_floats(medians), contribution_scales=as_floats(scales))
+
+
+def cell_weights(rows: Encoded) -> Values:
+    """Weight of each row, (rows in its cell)^(-1/2): the support of normal traffic, not its flood."""
+    cells = torch.cat([(2.0 * rows.bounded).round(), rows.classes.to(torch.float32)], dim=1)
+    packed = cells.to(torch.int16).numpy()
+    _, index, counts = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
+    weights: Values = counts[index.reshape(-1)].astype(np.float64) ** -0.5
+    return weights
+
+
+def loss_of(network: Network, seen: Encoded, rows: Encoded, noise: Tensor, settings: ModelSettings) -> Tensor:
+    """Loss (N,) of the configured objective for noise (K, N, L); the encoder gets `seen` in place of `rows`."""
+    posterior = network.encode(seen)
+    if settings.objective == "autoencoder":
+        return -network.terms(rows, posterior.mean.unsqueeze(0)).sum(dim=-1).squeeze(0)
+    z = posterior.sample(noise)  # (K, N, L)
+    if settings.objective == "vae":
+        return -log_weights(network, rows, z, posterior).mean(dim=0)
+    return doubly_reparameterised_loss(log_weights(network, rows, z, posterior.detach()), z)
+
+
+def _optimise(
+    network: Network,
+    rows: Encoded,
+    chances: Values,
+    settings: ModelSettings,
+    n_steps: int,
+    rate: float,
+    generator: torch.Generator,
+    on_step: Callable[[], None],
+    pull_to: Mapping[str, Tensor] | None,
+) -> None:
+    device = pick_device(settings.device)
+    network.to(device).train()
+    parameters = dict(network.named_parameters())
+    anchors = {name: pull_to[name].to(device) for name in parameters} if pull_to else {}
+    optimiser = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=settings.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps, eta_min=FINAL_RATE * rate)
+    odds = torch.from_numpy(chances)
+    for _ in range(n_steps):
+        index = torch.multinomial(odds, settings.batch, replacement=True, generator=generator)
+        batch = Encoded(*(part.to(device) for part in rows.rows(index)))
+        seen = _with_unseen(batch, settings.category_dropout, generator)
+        noise = torch.randn(settings.train_samples, settings.batch, settings.latent, generator=generator)
+        losses = loss_of(network, seen, batch, noise.to(device), settings)
+        loss = _trimmed(losses, settings.trim).mean()
+        for name, anchor in anchors.items():
+            loss = loss + TUNING_PULL * (parameters[name] - anchor).square().sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip)
+        optimiser.step()
+        schedule.step()
+        on_step()
+    network.cpu().eval()
+    if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+        raise DivergedError("the training produced weights that are not finite")
+
+
+def _with_unseen(batch: Encoded, share: float, generator: torch.Generator) -> Encoded:
+    if not share or not batch.classes.shape[1]:
+        return batch
+    is_kept = torch.rand(batch.classes.shape, generator=generator) >= share
+    return batch._replace(classes=batch.classes * is_kept.to(batch.classes.device))
+
+
+def _trimmed(losses: Tensor, share: float) -> Tensor:
+    if not share:
+        return losses
+    kept = max(1, round(len(losses) * (1.0 - share)))
+    return torch.topk(losses, kept, largest=False).values
+
+
+def _fresh(transform: Transform, settings: ModelSettings, generator: torch.Generator) -> Network:
+    """A network whose weights come from the generator, not from torch's global state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        return empty_network(transform, settings)
+
+
+def _weights_of(network: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
