@@ -38,7 +38,7 @@ class _InterruptedError(Exception):
 class Trainer:
     """Owns the loop, and the learner while the training topic is ours."""
 
-    def __init__(  # noqa: PLR0917  # the ports, once
+    def __init__(
         self,
         source: EventSource,
         store: ModelStore,

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from stream_iwae.units import Milliseconds
 
@@ -24,18 +24,6 @@ class DriftConfig(BaseModel):
         le=1,
         description="least distance of the two distributions; any p-value is reached with enough rows",
     )
-
-
-class TuningConfig(BaseModel):
-    """How the serving weights are fine-tuned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rate_factor: float = Field(default=0.1, gt=0, le=1, description="share of the base learning rate")
-    epochs: PositiveFloat = Field(default=2.0, description="most passes over the sample")
-    max_steps: PositiveInt = Field(default=400, description="most steps of a fine-tuning")
-    max_rows: PositiveInt = Field(default=20_000, description="rows drawn, half of them recent, half older")
-    pull: float = Field(default=1e-3, ge=0, description="strength of the L2 pull to the serving weights")
 
 
 class PromotionConfig(BaseModel):
@@ -90,6 +78,7 @@ class LearningConfig(BaseModel):
         default=3_600_000, gt=0, description="each span of event time gets an equal share of a buffer"
     )
 
+    tuning_rows: PositiveInt = Field(default=20_000, description="windows of a fine-tuning: half recent, half older")
     interval: Milliseconds = Field(
         default=3_600_000, description="event time between two fine-tunings; 0 switches them off"
     )
@@ -102,5 +91,4 @@ class LearningConfig(BaseModel):
     max_source_share: float = Field(default=0.01, gt=0, le=1, description="most of a sample that one entity may supply")
 
     drift: DriftConfig = DriftConfig()
-    tuning: TuningConfig = TuningConfig()
     promotion: PromotionConfig = PromotionConfig()

@@ -60,7 +60,7 @@ class Samples:
 
     def tuning(self) -> Rows:
         """What a fine-tuning learns from: half recent, half older."""
-        half = self._config.tuning.max_rows // 2
+        half = self._config.tuning_rows // 2
         recent = smallest(cap_entities(self._recent.rows(), self._config.max_source_share), half)
         history = self._history.rows()
         older = history.take(~np.isin(history.row_ids, recent.row_ids))

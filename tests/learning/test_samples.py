@@ -50,7 +50,7 @@ def test_the_reference_is_frozen_when_the_first_model_is_trained(samples, make_r
 
 
 def test_a_tuning_sample_is_half_recent_and_half_older(make_rows):
-    samples = Samples(LearningConfig(max_source_share=1.0, tuning={"max_rows": 400}, recent_span="2h"), 2)
+    samples = Samples(LearningConfig(max_source_share=1.0, tuning_rows=400, recent_span="2h"), 2)
     samples.add(make_rows(3_000, end_ms=np.full(3_000, HOUR)))
     samples.add(make_rows(3_000, end_ms=np.full(3_000, 20 * HOUR), first_id=3_000))
 

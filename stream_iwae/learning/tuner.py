@@ -1,0 +1,94 @@
+"""Rows -> weights: the importance-weighted autoencoder as learning uses it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream_iwae.batches import FeatureSchema
+from stream_iwae.errors import ArtefactError
+from stream_iwae.iwae.artefact import Model, pack, unpack
+from stream_iwae.iwae.scoring import Scorer
+from stream_iwae.iwae.settings import ModelSettings
+from stream_iwae.iwae.training import MIN_ROWS, Features, train, tune
+from stream_iwae.learning.rows import Rows
+from stream_iwae.learning.served import Scored, Tick, Weights
+from stream_iwae.learning.warmup import distances, inliers, otsu
+
+_CLEANING_ROUNDS: Final = 3
+_CLEANING_STEPS: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class IwaeWeights:
+    """A trained network, ready to score."""
+
+    model: Model
+    scorer: Scorer = field(compare=False)
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """Put the network on its device."""
+        return cls(model, Scorer(model, model.settings.device))
+
+    def score(self, values: NDArray[np.float64], tick: Tick) -> Scored:
+        """Score (N, D) raw values."""
+        scores = self.scorer.score(values, on_chunk=tick)
+        return Scored(scores.scores, scores.effective_samples)
+
+    def tuned(self, rows: Rows, seed: int, tick: Tick) -> Weights:
+        """Fine-tune a copy: a tenth of the base rate, at most two epochs, pulled to these weights."""
+        return IwaeWeights.of(tune(self.model, rows.values, seed, on_step=tick))
+
+    def pack(self, version: str, extra: dict[str, object]) -> bytes:
+        """The artefact as bytes."""
+        return pack(replace(self.model, version=version, extra=extra))
+
+
+class IwaeMethod:
+    """Trains first models, and reads artefacts, for one feature schema."""
+
+    def __init__(self, settings: ModelSettings, schema: FeatureSchema, *, is_warmup_trusted: bool) -> None:
+        self._settings = settings
+        self._schema = schema
+        self._is_warmup_trusted = is_warmup_trusted
+
+    def first(self, rows: Rows, labels: dict[int, str], seed: int, tick: Tick) -> Weights:
+        """Train from nothing; where the warm-up is not trusted, look for a second population first.
+
+        Raises:
+            ValueError: There are too few rows, or the training diverged.
+        """
+        schema = self._schema
+        features = Features(schema.names, tuple(str(kind) for kind in schema.kinds), schema.digest, labels)
+        values = rows.values
+        if not self._is_warmup_trusted:
+            values = values[self._core(values, features, seed, tick)]
+        return IwaeWeights.of(train(values, features, self._settings, seed, on_step=tick))
+
+    def _core(self, values: NDArray[np.float64], features: Features, seed: int, tick: Tick) -> NDArray[np.bool_]:
+        """Rows to learn from, (N,): all, unless a second population is too large to be a tail."""
+        everything = np.ones(len(values), dtype=np.bool_)
+        distance = distances(values, self._schema.kinds)
+        if len(values) < 2 * MIN_ROWS or not otsu(distance).is_heavy:
+            return everything
+        core = distance <= np.median(distance)
+        settings = replace(self._settings, steps=min(_CLEANING_STEPS, self._settings.steps))
+        for _ in range(_CLEANING_ROUNDS):
+            model = train(values[core], features, settings, seed, on_step=tick)
+            core = inliers(Scorer(model, settings.device).score(values, on_chunk=tick).scores, core)
+        return core
+
+    def unpack(self, blob: bytes) -> tuple[str, Weights, dict[str, object]]:
+        """Version, weights and JSON part of an artefact.
+
+        Raises:
+            ArtefactError: It is damaged, or made for another feature schema.
+        """
+        model = unpack(blob)
+        if model.schema_digest != self._schema.digest:
+            raise ArtefactError(
+                f"model {model.version} was made for features {model.schema_digest}, not for {self._schema.digest}"
+            )
+        return model.version, IwaeWeights.of(model), model.extra
