@@ -66,8 +66,8 @@ def encode_training(batch: TrainingBatch, max_bytes: int = MAX_RECORD_BYTES) -> 
     if len(batch) == 1:
         raise ValueError(f"one training row needs {len(encoded)} bytes, more than the limit of {max_bytes}")
     half = len(batch) // 2
-    head = replace(_rows(batch, slice(None, half)), history_ended=False)
-    return encode_training(head, max_bytes) + encode_training(_rows(batch, slice(half, None)), max_bytes)
+    head = replace(rows_of(batch, slice(None, half)), history_ended=False)
+    return encode_training(head, max_bytes) + encode_training(rows_of(batch, slice(half, None)), max_bytes)
 
 
 def decode_training(value: bytes) -> TrainingBatch:
@@ -112,6 +112,20 @@ def rounded_for_wire(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.where(np.trunc(values) == values, values, values.astype(np.float32).astype(np.float64))
 
 
+def rows_of(batch: TrainingBatch, at: slice) -> TrainingBatch:
+    """Some rows of a batch; its flags stay."""
+    return replace(
+        batch,
+        row_ids=batch.row_ids[at],
+        entity_ids=batch.entity_ids[at],
+        window_end_ms=batch.window_end_ms[at],
+        values=batch.values[at],
+        scores=batch.scores[at],
+        p_values=batch.p_values[at],
+        in_incident=batch.in_incident[at],
+    )
+
+
 def _encode_training_rows(batch: TrainingBatch) -> bytes:
     values = rounded_for_wire(batch.values)  # (N, D)
     is_wide = np.any(np.isfinite(values) & (np.abs(values) > _EXACT_INTEGERS), axis=0).tolist()  # D
@@ -137,19 +151,6 @@ def _encode_training_rows(batch: TrainingBatch) -> bytes:
     ]
     columns += [values[:, j].astype("<f8" if wide else "<f4").tobytes() for j, wide in enumerate(is_wide)]
     return _frame(_TRAINING, len(head).to_bytes(4, "little") + head + b"".join(columns))
-
-
-def _rows(batch: TrainingBatch, at: slice) -> TrainingBatch:
-    return replace(
-        batch,
-        row_ids=batch.row_ids[at],
-        entity_ids=batch.entity_ids[at],
-        window_end_ms=batch.window_end_ms[at],
-        values=batch.values[at],
-        scores=batch.scores[at],
-        p_values=batch.p_values[at],
-        in_incident=batch.in_incident[at],
-    )
 
 
 class _ColumnReader:

@@ -55,7 +55,7 @@ class LearningConfig(BaseModel):
         default="unlabelled",
         description="unlabelled: attacks may hide in the warm-up, so heavy contamination is looked for",
     )
-    min_windows: PositiveInt = Field(default=2_000, ge=50, description="windows needed for a first model")
+    min_windows: PositiveInt = Field(default=2_000, ge=100, description="windows needed for a first model")
     hold_until_ready: bool = Field(default=True, description="wait for the first model at the end of the history")
     hold_timeout: Milliseconds = Field(default=120_000, description="longest wait for the first model")
 

@@ -24,6 +24,7 @@ from stream_iwae.learning.rows import Rows
 from stream_iwae.learning.samples import Samples
 from stream_iwae.learning.schedule import Job, Schedule
 from stream_iwae.learning.served import Memory, Served, Tick, Weights, parse_version, version_after
+from stream_iwae.wire import rows_of
 
 _MIN_TUNING_ROWS: Final = 200  # fewer new rows say nothing
 _MAX_LABELS: Final = 10_000  # texts of categories kept for explanations
@@ -111,9 +112,9 @@ class Learner:
         drift = self._watch(batch, n)
         if drift is not None:
             n, due = drift.index + 1, (drift.index + 1, Job.TUNE)
-        self._consume(replace(_rows(batch, slice(None, n)), history_ended=False))
+        self._consume(replace(rows_of(batch, slice(None, n)), history_ended=False))
         if n < len(batch):
-            self._pending.appendleft(_rows(batch, slice(n, None)))
+            self._pending.appendleft(rows_of(batch, slice(n, None)))
         elif batch.history_ended:
             self._schedule.end_history(batch.partition)
             due = due or self._schedule.next_due(np.empty(0, np.int64))
@@ -316,16 +317,3 @@ class Learner:
 def _quantiles(calibration: Calibration) -> NDArray[np.float64]:
     """A thousand scores distributed as those that the calibration was fitted to."""
     return np.array([calibration.score_at(p) for p in (np.arange(1_000) + 0.5) / 1_000])
-
-
-def _rows(batch: TrainingBatch, at: slice) -> TrainingBatch:
-    return replace(
-        batch,
-        row_ids=batch.row_ids[at],
-        entity_ids=batch.entity_ids[at],
-        window_end_ms=batch.window_end_ms[at],
-        values=batch.values[at],
-        scores=batch.scores[at],
-        p_values=batch.p_values[at],
-        in_incident=batch.in_incident[at],
-    )

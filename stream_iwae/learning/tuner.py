@@ -7,11 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_iwae.batches import FeatureSchema
+from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import Model, pack, unpack
 from stream_iwae.iwae.scoring import Scorer
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.iwae.training import MIN_ROWS, Features, train, tune
+from stream_iwae.learning.config import LearningConfig
+from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.rows import Rows
 from stream_iwae.learning.served import Scored, Tick, Weights
 from stream_iwae.learning.warmup import distances, inliers, otsu
@@ -92,3 +95,15 @@ class IwaeMethod:
                 f"model {model.version} was made for features {model.schema_digest}, not for {self._schema.digest}"
             )
         return model.version, IwaeWeights.of(model), model.extra
+
+
+def make_learner(
+    config: LearningConfig,
+    settings: ModelSettings,
+    detection: DetectionConfig,
+    schema: FeatureSchema,
+    seed: int = 0,
+) -> Learner:
+    """A learner that trains importance-weighted autoencoders as configured."""
+    method = IwaeMethod(settings, schema, is_warmup_trusted=config.warmup_labels == "trusted")
+    return Learner(config, detection, schema, method, seed)

@@ -9,10 +9,9 @@ from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import unpack
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.learning.config import LearningConfig
-from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.rows import Rows
 from stream_iwae.learning.schedule import Job
-from stream_iwae.learning.tuner import IwaeMethod
+from stream_iwae.learning.tuner import IwaeMethod, make_learner
 
 HOUR = 3_600_000
 SCHEMA = FeatureSchema(
@@ -49,8 +48,7 @@ def hours(start, n_hours, level=6.0, per_hour=600):
 
 def a_learner(**overrides):
     config = LearningConfig(**({"min_windows": 1_200, "max_source_share": 1.0} | overrides))
-    method = IwaeMethod(SETTINGS, SCHEMA, is_warmup_trusted=False)
-    return Learner(config, DetectionConfig(), SCHEMA, method, seed=3)
+    return make_learner(config, SETTINGS, DetectionConfig(), SCHEMA, seed=3)
 
 
 def learn(learner, *batches):
