@@ -23,7 +23,12 @@ class BrokerOptions:
     @property
     def all_java_options(self) -> tuple[str, ...]:
         """The options of the Java machine, in order."""
-        return (f"-Xmx{self.heap}", *self.java_options, f"-Dorg.slf4j.simpleLogger.defaultLogLevel={self.log_level}")
+        return (
+            f"-Xmx{self.heap}",
+            *self.java_options,
+            "-XX:-UsePerfData",  # leave no /tmp/hsperfdata_* behind
+            f"-Dorg.slf4j.simpleLogger.defaultLogLevel={self.log_level}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

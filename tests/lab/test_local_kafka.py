@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,11 +124,14 @@ def test_the_brokers_end_with_a_process_that_is_killed(tmp_path):
         "with local_kafka(Path(sys.argv[1])) as k: print(k.pids[0], flush=True); time.sleep(600)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    with owner:
-        pid = int(owner.stdout.readline())
-        assert exists(pid)
-        owner.send_signal(signal.SIGKILL)
-    wait_until(lambda: status(tmp_path) is None)
+    try:
+        with owner:
+            pid = int(owner.stdout.readline())
+            assert exists(pid)
+            owner.send_signal(signal.SIGKILL)
+        wait_until(lambda: status(tmp_path) is None)
+    finally:
+        stop(tmp_path)
 
 
 @pytest.mark.kafka
@@ -190,6 +195,28 @@ def test_a_failed_download_leaves_nothing_that_looks_whole(monkeypatch, tmp_path
         install()
     assert not is_installed()
     assert not [path for path in (tmp_path / "stream-iwae").iterdir() if path.is_dir()]
+
+
+def test_several_that_need_kafka_at_once_download_it_once(monkeypatch, tmp_path):
+    import jgo.env
+
+    downloads = []
+
+    def download(self, _coordinates):
+        downloads.append(self.cache_dir)
+        jar = Path(self.cache_dir) / "kafka.jar"
+        jar.write_bytes(b"PK")
+        return SimpleNamespace(all_jars=[jar])
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(jgo.env.EnvironmentBuilder, "from_endpoint", download)
+
+    with ThreadPoolExecutor(8) as pool:
+        installations = list(pool.map(lambda _: install(), range(8)))
+
+    assert len(downloads) == 1
+    assert {path.name for path in installations[0].jars.iterdir()} == {"kafka.jar"}
+    assert {installation.jars for installation in installations} == {installations[0].jars}
 
 
 def test_one_broker_keeps_one_copy_and_three_keep_three():
