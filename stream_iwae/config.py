@@ -77,7 +77,9 @@ class Config(BaseSettings):
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise ConfigurationError("--config", str(path), f"cannot be read ({error.strerror}); name a file") from error
+            raise ConfigurationError(
+                "--config", str(path), f"cannot be read ({error.strerror}); name a file"
+            ) from error
         return cls.parse(text, where=str(path))
 
     @classmethod

@@ -13,12 +13,20 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_iwae.batches import Explanations, FeatureBatch, RecordBatch, Rejected, ScoreBatch, TrainingBatch, VerdictBatch
+from stream_iwae.batches import (
+    Explanations,
+    FeatureBatch,
+    RecordBatch,
+    Rejected,
+    ScoreBatch,
+    TrainingBatch,
+    VerdictBatch,
+)
 from stream_iwae.detection.judge import Judge
 from stream_iwae.events.config import EventsConfig
 from stream_iwae.events.counters import CounterTracker
 from stream_iwae.events.decode import Decoder
-from stream_iwae.features.config import FeaturesConfig, aggregates
+from stream_iwae.features.config import FeaturesConfig, aggregates, needed_fields
 from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.incidents.alert import Alert
 from stream_iwae.incidents.config import IncidentsConfig
@@ -120,12 +128,12 @@ class Pipeline:
 
     def __init__(self, stages: Stages, partition: int) -> None:
         self.partition = partition
-        self.schema = FeatureExtractor(stages.features).schema
         self._stages = stages
-        self._decoder = Decoder(stages.events)
+        self._decoder = Decoder(stages.events, needed_fields(stages.features))
         self._counters = CounterTracker(stages.events)
         self._windows = WindowOperator(stages.windows, aggregates(stages.features), partition)
-        self._extractor = FeatureExtractor(stages.features)
+        self._extractor = FeatureExtractor(stages.features, stages.events.field_types())
+        self.schema = self._extractor.schema
         self._incidents = IncidentTracker(
             stages.incidents, stages.detector, tuple(stages.events.entity), stages.topic, partition
         )
@@ -246,6 +254,8 @@ class Pipeline:
                 (self._incidents.is_open(features.entities[row]) for row in rows), dtype=np.bool_, count=len(rows)
             ),
             labels=features.labels,
+            partition=self.partition,
+            in_history=self.history_until is not None,
         )
 
     def _end_of_history(self) -> TrainingBatch:
@@ -262,6 +272,7 @@ class Pipeline:
             in_incident=np.empty(0, dtype=np.bool_),
             labels={},
             history_ended=True,
+            partition=self.partition,
         )
 
     # --- what is published and kept ----------------------------------------------------------

@@ -15,6 +15,7 @@ class Polled:
     assigned: frozenset[int] = frozenset()  # newly ours; paused until resumed
     revoked: frozenset[int] = frozenset()  # given up in a rebalance
     lost: frozenset[int] = frozenset()  # taken away without a say: abort what is open
+    gaps: tuple[tuple[int, int], ...] = ()  # (partition, records that retention deleted before they were read)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class ServiceSettings:
 class Service:
     """Owns the loop and one pipeline a partition."""
 
-    def __init__(  # noqa: PLR0917  # the ports, once
+    def __init__(
         self,
         source: EventSource,
         sink: OutputSink,
@@ -140,6 +140,8 @@ class Service:
         self._last_poll_s = self._clock.monotonic_s()
         self._telemetry.progress("poll", self._last_poll_s)
         self._follow_assignment(polled)
+        for partition, lost in polled.gaps:
+            self._count_gap(partition, lost)
         self._records.extend(polled.records)
 
     def _keep_alive(self) -> None:
@@ -188,7 +190,7 @@ class Service:
                 offset = found.offset
                 self._publisher.begin(partition, seq=metadata.seq, stale_keys=[])
                 if offset < first[partition]:
-                    self._count_gap(partition, metadata, first[partition])
+                    self._count_gap(partition, first[partition] - metadata.progress.offset)
                     offset = first[partition]
             self.pipelines[partition] = pipeline
             self._last_record_ms[partition] = self._clock.now_ms()
@@ -223,14 +225,11 @@ class Service:
                 "kafka.group and detector",
             )
 
-    def _count_gap(self, partition: int, metadata: Metadata, first: int) -> None:
-        lost = first - metadata.progress.offset
+    def _count_gap(self, partition: int, lost: int) -> None:
         self._telemetry.count("consumer_gap_records", lost, topic=self._source.topic)
         self._log.error(
-            "records expired before they were read; retention is shorter than the outage",
+            "records expired before they were read: retention is shorter than the outage",
             partition=partition,
-            committed=metadata.progress.offset,
-            first=first,
             lost=lost,
         )
 
@@ -290,7 +289,9 @@ class Service:
                 return
             self._is_hold_over = self.model is None
             if self._is_hold_over:
-                self._log.warning("no model came in time; windows pass unscored", waited_ms=now_ms - self._held_since_ms)
+                self._log.warning(
+                    "no model came in time; windows pass unscored", waited_ms=now_ms - self._held_since_ms
+                )
             self._held_since_ms = None
             self._source.resume(frozenset(self.pipelines))
             return

@@ -1,0 +1,138 @@
+"""OutputSink on kafka-python: one Kafka transaction a commit.
+
+1. begin; 2. send all; 3. flush, and check every future: a record that expires inside a transaction fails
+only its future, and the commit would succeed without it; 4. offsets with the group's metadata; 5. commit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import (
+    CommitFailedError,
+    FencedInstanceIdError,
+    IllegalGenerationError,
+    InvalidProducerEpochError,
+    KafkaError,
+    ProducerFencedError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+from kafka.structs import OffsetAndMetadata
+
+from stream_iwae.adapters.kafka_client import client_settings, connected
+from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.errors import AmbiguousCommitError, DeliveryError, FencedError, StaleGroupError
+from stream_iwae.ports import CommittedOffset, GroupToken, OutputRecord
+
+_STALE: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
+_FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
+_OVERHEAD_BYTES: Final = 2_048  # of a record beside key, value and headers
+
+
+class KafkaOutputSink:
+    """A transactional producer that can be replaced."""
+
+    def __init__(self, config: KafkaConfig, transactional_id: str) -> None:
+        self._config = config
+        self._transactional_id = transactional_id
+        self._producer = self._connect()
+
+    def _connect(self) -> KafkaProducer:
+        config = self._config
+        producer = connected(
+            config,
+            lambda: KafkaProducer(
+                **client_settings(config, "sink"),
+                transactional_id=self._transactional_id,
+                enable_idempotence=True,
+                acks="all",
+                compression_type="lz4",
+                linger_ms=5,
+                batch_size=262_144,
+                max_request_size=max(config.max_message, 1_048_576),
+                transaction_timeout_ms=config.transaction_timeout,
+                delivery_timeout_ms=config.transaction_timeout + 10_000,
+            ),
+        )
+        try:
+            producer.init_transactions()
+        except KafkaError as error:
+            producer.close(timeout=0)
+            raise DeliveryError(f"transactions of {self._transactional_id} cannot begin: {error}") from error
+        return producer
+
+    def commit(
+        self,
+        records: Sequence[OutputRecord],
+        offsets: Mapping[int, CommittedOffset],
+        source_topic: str,
+        group: GroupToken,
+    ) -> None:
+        """Publish and commit in one transaction; see the port for what it raises."""
+        self._check_sizes(records)
+        producer = self._producer
+        try:
+            producer.begin_transaction()
+            self._send(producer, records)
+            if offsets:
+                wanted = {
+                    TopicPartition(source_topic, partition): OffsetAndMetadata(found.offset, found.metadata, -1)
+                    for partition, found in offsets.items()
+                }
+                producer.send_offsets_to_transaction(wanted, group)
+        except _STALE as error:
+            self._abort()
+            raise StaleGroupError(f"the group has rebalanced: {error!r}") from error
+        except FencedInstanceIdError as error:
+            self._abort()
+            raise FencedError(f"kafka.instance {self._config.instance!r} is used twice") from error
+        except _FENCED as error:
+            raise FencedError(f"another producer uses {self._transactional_id!r}: {error!r}") from error
+        except (KafkaError, DeliveryError) as error:
+            self._abort()
+            raise DeliveryError(f"output could not be delivered: {error!r}") from error
+        try:
+            producer.commit_transaction()
+        except _FENCED as error:
+            raise FencedError(f"another producer uses {self._transactional_id!r}: {error!r}") from error
+        except KafkaError as error:
+            raise AmbiguousCommitError(f"the commit's fate is unknown: {error!r}") from error
+
+    def _send(self, producer: KafkaProducer, records: Sequence[OutputRecord]) -> None:
+        futures = [
+            producer.send(
+                record.topic, record.value, key=record.key, partition=record.partition, headers=list(record.headers)
+            )
+            for record in records
+        ]
+        producer.flush(timeout=self._config.transaction_timeout / 1000)
+        for record, future in zip(records, futures, strict=True):
+            if not future.succeeded():
+                raise DeliveryError(f"a record of {record.topic}: {future.exception or 'not acknowledged in time'!r}")
+
+    def _check_sizes(self, records: Sequence[OutputRecord]) -> None:
+        """No record may stop the service for good: what a broker would refuse is refused here."""
+        for record in records:
+            size = len(record.key or b"") + len(record.value or b"") + _OVERHEAD_BYTES
+            size += sum(len(name) + len(value) for name, value in record.headers)
+            if size > self._config.max_message:
+                raise DeliveryError(
+                    f"a record of {size} bytes for {record.topic}; kafka.max_message is {self._config.max_message}"
+                )
+
+    def _abort(self) -> None:
+        """End the open transaction; a producer that cannot is replaced."""
+        try:
+            self._producer.abort_transaction()
+        except KafkaError:
+            self.recover()
+
+    def recover(self) -> None:
+        """A new producer under the same id: its first act settles what the former left open."""
+        self._producer.close(timeout=0)
+        self._producer = self._connect()
+
+    def close(self) -> None:
+        """Release sockets and threads."""
+        self._producer.close(timeout=5)

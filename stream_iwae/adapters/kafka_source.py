@@ -1,0 +1,190 @@
+"""EventSource on kafka-python: a group member that hands out columnar batches.
+
+The client is not thread safe, and its rebalance listener may run on a thread of its own: the listener
+only records what changed, and the poll that returns it acts.
+"""
+
+import operator
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from stream_iwae.adapters.kafka_client import client_settings, connected
+from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.batches import RecordBatch
+from stream_iwae.errors import ConfigurationError
+from stream_iwae.ports import CommittedOffset, GroupToken, Polled
+
+_OFFSET: Final = operator.attrgetter("offset")
+_TIMESTAMP: Final = operator.attrgetter("timestamp")
+_KEY: Final = operator.attrgetter("key")
+_VALUE: Final = operator.attrgetter("value")
+_FETCH_BYTES: Final = 8 * 1024 * 1024  # per partition and fetch
+
+
+class KafkaEventSource:
+    """The partitions of one topic that the group gives us."""
+
+    def __init__(self, config: KafkaConfig, topic: str, group: str) -> None:
+        self.topic = topic
+        self._changes = _Changes()
+        self._consumer = connected(
+            config,
+            lambda: KafkaConsumer(
+                **client_settings(config, f"source-{topic}"),
+                group_id=group,
+                group_instance_id=config.instance,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                auto_offset_reset="none",  # we choose the start, and count what is missing
+                allow_auto_create_topics=False,
+                partition_assignment_strategy=[CooperativeStickyAssignor],
+                max_poll_records=config.max_poll_records,
+                max_poll_interval_ms=config.max_poll_interval,
+                session_timeout_ms=config.session_timeout,
+                heartbeat_interval_ms=max(1000, config.session_timeout // 15),
+                max_partition_fetch_bytes=_FETCH_BYTES,
+                fetch_max_wait_ms=100,
+            ),
+        )
+        if self.n_partitions() == 0:
+            self._consumer.close(autocommit=False)
+            raise ConfigurationError("kafka.topics", topic, "there is no such topic; make it, or correct the name")
+        self._consumer.subscribe([topic], listener=self._changes)
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Records of partitions that are not paused, and changes of the assignment."""
+        gaps: tuple[tuple[int, int], ...] = ()
+        try:
+            found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        except NoOffsetForPartitionError:
+            found = {}  # newly assigned and without a commit: the caller seeks
+        except OffsetOutOfRangeError as error:
+            found, gaps = {}, self._seek_to_beginning(error)
+        assigned, revoked, lost = self._changes.take()
+        if assigned:
+            # Whatever was fetched of them is read again from where the caller seeks to.
+            self._consumer.pause(*self._partitions(assigned))
+        records = tuple(
+            self._batch(partition, fetched)
+            for partition, fetched in sorted(found.items())
+            if fetched and partition.partition not in assigned
+        )
+        return Polled(records, assigned, revoked, lost, gaps)
+
+    def _batch(self, partition: TopicPartition, records: list[Any]) -> RecordBatch:
+        n = len(records)
+        return RecordBatch(
+            topic=partition.topic,
+            partition=partition.partition,
+            offsets=np.fromiter(map(_OFFSET, records), np.int64, n),
+            timestamps_ms=np.fromiter(map(_TIMESTAMP, records), np.int64, n),
+            keys=list(map(_KEY, records)),
+            values=list(map(_VALUE, records)),
+            next_offset=self._consumer.position(partition),
+        )
+
+    def _seek_to_beginning(self, error: OffsetOutOfRangeError) -> tuple[tuple[int, int], ...]:
+        """Go on at the first record there is; how many were lost to retention, by partition."""
+        positions: dict[TopicPartition, int] = error.args[0]
+        first = self._consumer.beginning_offsets(list(positions))
+        for partition, offset in first.items():
+            self._consumer.seek(partition, offset)
+        return tuple((partition.partition, max(0, first[partition] - at)) for partition, at in positions.items())
+
+    def n_partitions(self) -> int:
+        """How many partitions the topic has; 0 where there is no such topic."""
+        return len(self._consumer.partitions_for_topic(self.topic) or ())
+
+    def committed(self, partitions: frozenset[int]) -> dict[int, CommittedOffset | None]:
+        """What the group has committed."""
+        out: dict[int, CommittedOffset | None] = {}
+        for partition in self._partitions(partitions):
+            found = self._consumer.committed(partition, metadata=True)
+            out[partition.partition] = CommittedOffset(found.offset, found.metadata) if found else None
+        return out
+
+    def beginning_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
+        """The first offset that the log still holds."""
+        return _by_number(self._consumer.beginning_offsets(self._partitions(partitions)))
+
+    def end_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
+        """The offset after the last stable record."""
+        return _by_number(self._consumer.end_offsets(self._partitions(partitions)))
+
+    def offsets_for_time(self, partitions: frozenset[int], timestamp_ms: int) -> dict[int, int]:
+        """The first offset with a record time at or after `timestamp_ms`, else the end."""
+        asked = dict.fromkeys(self._partitions(partitions), timestamp_ms)
+        ends = self.end_offsets(partitions)
+        found = self._consumer.offsets_for_times(asked)
+        return {tp.partition: hit.offset if hit else ends[tp.partition] for tp, hit in found.items()}
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read on from `offset`."""
+        self._consumer.seek(TopicPartition(self.topic, partition), offset)
+
+    def position(self, partition: int) -> int:
+        """The offset of the next record to be polled."""
+        return int(self._consumer.position(TopicPartition(self.topic, partition)))
+
+    def high_water(self, partition: int) -> int | None:
+        """The end of the partition as the last fetch saw it."""
+        found: int | None = self._consumer.highwater(TopicPartition(self.topic, partition))
+        return found
+
+    def pause(self, partitions: frozenset[int]) -> None:
+        """Fetch nothing from these until resumed."""
+        self._consumer.pause(*self._partitions(partitions))
+
+    def resume(self, partitions: frozenset[int]) -> None:
+        """Fetch from these again."""
+        self._consumer.resume(*self._partitions(partitions))
+
+    def group_token(self) -> GroupToken:
+        """The membership that fences a commit."""
+        token: GroupToken = self._consumer.group_metadata()
+        return token
+
+    def close(self) -> None:
+        """Close without a commit; a static member keeps its partitions for the session time-out."""
+        self._consumer.close(autocommit=False)
+
+    def _partitions(self, numbers: Iterable[int]) -> list[TopicPartition]:
+        return [TopicPartition(self.topic, number) for number in sorted(numbers)]
+
+
+class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client publishes no types
+    """What rebalances did since the last poll returned."""
+
+    def __init__(self) -> None:
+        self._assigned: set[int] = set()
+        self._revoked: set[int] = set()
+        self._lost: set[int] = set()
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._assigned |= {partition.partition for partition in assigned}
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._give_up(revoked, self._revoked)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self._give_up(lost, self._lost)
+
+    def take(self) -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
+        """Assigned, revoked and lost; a partition that came back is in two of them."""
+        taken = frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost)
+        self._assigned, self._revoked, self._lost = set(), set(), set()
+        return taken
+
+    def _give_up(self, partitions: Iterable[TopicPartition], target: set[int]) -> None:
+        numbers = {partition.partition for partition in partitions}
+        target |= numbers
+        self._assigned -= numbers
+
+
+def _by_number(offsets: dict[TopicPartition, int]) -> dict[int, int]:
+    return {partition.partition: offset for partition, offset in offsets.items()}

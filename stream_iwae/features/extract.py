@@ -1,0 +1,67 @@
+"""WindowBatch -> FeatureBatch: raw values, and NaN for what is missing."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from stream_iwae.batches import FeatureBatch, FeatureSchema, WindowBatch
+from stream_iwae.features.config import FeatureConfig, FeaturesConfig, schema
+
+_PERIOD_MS: Final = {"hour_of_day": 86_400_000, "day_of_week": 604_800_000}
+_MONDAY_MS: Final = 4 * 86_400_000  # 1970-01-05 was the first Monday
+
+
+class FeatureExtractor:
+    """Derives the features that reach the model, in the order of the configuration."""
+
+    def __init__(self, config: FeaturesConfig, field_types: Mapping[str, str]) -> None:
+        self.schema: FeatureSchema = schema(config, field_types)
+        self._features = [feature for feature in config.features if feature.output]
+
+    def extract(self, windows: WindowBatch) -> FeatureBatch:
+        """One row of D values a window."""
+        frame = windows.frame
+        labels: dict[int, str] = {}
+        columns = [self._column(feature, frame, labels) for feature in self._features]
+        values = np.stack(columns, axis=1) if len(windows) else np.empty((0, len(self.schema)))
+        return FeatureBatch(
+            schema=self.schema,
+            values=np.where(np.isfinite(values), values, np.nan),
+            entities=frame["entity"].to_list(),
+            window_start_ms=frame["window_start_ms"].to_numpy(),
+            window_end_ms=frame["window_end_ms"].to_numpy(),
+            n_events=frame["n_events"].to_numpy(),
+            first_offset=frame["first_offset"].fill_null(-1).to_numpy(),
+            last_offset=frame["last_offset"].fill_null(-1).to_numpy(),
+            silence_p_values=frame["silence_p_value"].fill_null(np.nan).to_numpy(),
+            labels=labels,
+        )
+
+    def _column(self, feature: FeatureConfig, frame: pl.DataFrame, labels: dict[int, str]) -> NDArray[np.float64]:
+        if feature.time is not None:
+            since = frame["window_start_ms"].to_numpy() - (_MONDAY_MS if feature.time == "day_of_week" else 0)
+            period = _PERIOD_MS[feature.time]
+            phase: NDArray[np.float64] = (since % period) / period
+            return phase
+        if feature.ratio is not None:
+            above, below = (frame[name].to_numpy().astype(np.float64) for name in feature.ratio)
+            with np.errstate(divide="ignore", invalid="ignore"):  # x/0 and 0/0 are missing, not infinite
+                quotient: NDArray[np.float64] = above / below
+            return quotient
+        column = frame[feature.name]
+        if column.dtype == pl.String:
+            return _codes(column, labels)
+        return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def _codes(column: pl.Series, labels: dict[int, str]) -> NDArray[np.float64]:
+    """CRC-32 of each text, NaN where it is missing; the texts are added to `labels`."""
+    distinct = column.unique().drop_nulls().to_list()
+    code_of = {text: zlib.crc32(text.encode()) for text in distinct}
+    labels.update({code: text for text, code in code_of.items()})
+    codes = [np.nan if text is None else float(code_of[text]) for text in column.to_list()]
+    return np.array(codes, dtype=np.float64)
