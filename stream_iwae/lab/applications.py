@@ -155,8 +155,19 @@ _MACHINE: Final = {"dns": 0.4, "ntp": 0.1, "update": 0.002}
 
 RATES: Final[dict[Role, dict[str, float]]] = {  # conversations a minute at the busiest hour
     Role.CLIENT: {
-        **{"dns": 2.8, "web": 3.2, "quic": 1.2, "intranet": 0.6, "mail": 0.3, "submission": 0.02, "print": 0.012},
-        **{"sync": 0.05, "update": 0.0015, "ssh": 0.01, "call": 1.6, "ntp": 0.06, "mdns": 0.15},
+        "dns": 2.2,
+        "web": 2.4,
+        "quic": 0.9,
+        "intranet": 0.5,
+        "mail": 0.3,
+        "submission": 0.02,
+        "print": 0.012,
+        "sync": 0.05,
+        "update": 0.0015,
+        "ssh": 0.01,
+        "call": 1.6,
+        "ntp": 0.06,
+        "mdns": 0.15,
     },
     Role.WEB: {**_MACHINE, "visit": 14.0},
     Role.MAIL: {**_MACHINE, "dns": 2.5, "outbound": 1.2, "inbound": 2.0},

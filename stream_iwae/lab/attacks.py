@@ -6,20 +6,8 @@ from typing import Final
 import numpy as np
 
 from stream_iwae.lab.applications import Role
-from stream_iwae.lab.flows import (
-    COMPLETE,
-    NO_FLAGS,
-    RESET,
-    SYN,
-    SYN_ACK,
-    SYN_RESET,
-    TCP,
-    UDP,
-    Conversations,
-    Flows,
-    Ints,
-    both_directions,
-)
+from stream_iwae.lab.crafted import everywhere, exchange, half_open, probes
+from stream_iwae.lab.flows import TCP, UDP, Flows
 from stream_iwae.lab.scenarios import Draft, Stage, behind, exporter_name, paced
 
 _SCANNED_PORTS: Final = 10_000
@@ -40,7 +28,7 @@ def vertical_scan(stage: Stage) -> Draft:
         ts = ts[: len(ports)]
         source_port = np.full(len(ts), rng.integers(35_000, 62_000))
         state = rng.choice(3, len(ts), p=[0.80, 0.18, 0.02])  # closed, filtered, open
-        return _probes(ts, _all(attacker, ts), _all(target, ts), source_port, ports, state, rng)
+        return probes(ts, everywhere(attacker, ts), everywhere(target, ts), source_port, ports, state, rng)
 
     return Draft(
         *("vertical scan", "vertical_scan", False, stage.minutes(6, 14), stage.names(attacker), stage.names(target)),
@@ -65,7 +53,7 @@ def horizontal_scan(stage: Stage) -> Draft:
         ts = ts[: len(targets)]
         state = np.where(targets < network.n_hosts, rng.choice(3, len(ts), p=[0.75, 0.15, 0.10]), 1)
         ports = rng.integers(33_000, 60_000, len(ts))
-        return _probes(ts, _all(attacker, ts), targets, ports, _all(port, ts), state, rng)
+        return probes(ts, everywhere(attacker, ts), targets, ports, everywhere(port, ts), state, rng)
 
     return Draft(
         *("horizontal scan", "horizontal_scan", False, stage.minutes(10, 25), stage.names(attacker), ()),
@@ -85,15 +73,7 @@ def syn_flood(stage: Stage) -> Draft:
 
     def build(start_ms: int, end_ms: int) -> Flows:
         ts = paced(rng, start_ms, end_ms, 1000 / rate, 0.5)
-        n = len(ts)
-        ports = rng.integers(1_024, 65_536, n)
-        syn = _tcp(ts, _all(attacker, ts), _all(target, ts), ports, _all(443, ts), 40, np.ones(n), 1, SYN)
-        is_answered = rng.random(n) < 0.5  # noqa: PLR2004
-        answers = _tcp(
-            *(ts, _all(target, ts), _all(attacker, ts), _all(443, ts), ports),
-            *(44, rng.integers(1, 4, n), rng.integers(1, 3_000, n), SYN_ACK),
-        )
-        return Flows.concat([syn, answers.take(is_answered)])
+        return half_open(ts, attacker, target, 443, rng)
 
     return Draft(
         *("SYN flood", "syn_flood", False, stage.minutes(5, 10), stage.names(attacker), stage.names(target)),
@@ -116,7 +96,7 @@ def slow_exfiltration(stage: Stage) -> Draft:
         n = len(ts)
         up, down = chunk * rng.uniform(0.98, 1.03, n), rng.uniform(500, 900, n)
         duration_ms = gap_ms * rng.uniform(0.6, 0.95, n)
-        return _exchange(ts, attacker, sink, 443, TCP, up, down, duration_ms, rng)
+        return exchange(ts, attacker, sink, 443, TCP, up, down, duration_ms, rng)
 
     return Draft(
         *("slow exfiltration", "slow_exfiltration", False, stage.minutes(40, 80)),
@@ -140,7 +120,7 @@ def beaconing(stage: Stage) -> Draft:
         ts = paced(rng, start_ms, end_ms, 1000 * period_s, jitter)
         n = len(ts)
         sizes = np.full(n, up_bytes), np.full(n, down_bytes)
-        return _exchange(ts, attacker, master, 443, TCP, *sizes, rng.uniform(120, 260, n), rng)
+        return exchange(ts, attacker, master, 443, TCP, *sizes, rng.uniform(120, 260, n), rng)
 
     return Draft(
         *("beaconing", "beaconing", False, stage.minutes(50, 100), stage.names(attacker), stage.names(master)),
@@ -163,8 +143,8 @@ def dns_tunnel(stage: Stage) -> Draft:
         n = len(ts)
         up, down = rng.uniform(190, 250, n), rng.lognormal(np.log(330), 0.35, n).clip(120, 1_200)
         wait_ms = rng.lognormal(np.log(45), 0.4, n)
-        asked = _exchange(ts, attacker, resolver, 53, UDP, up, down, wait_ms, rng)
-        return Flows.concat([asked, _exchange(ts, resolver, end_point, 53, UDP, up, down, 0.9 * wait_ms, rng)])
+        asked = exchange(ts, attacker, resolver, 53, UDP, up, down, wait_ms, rng)
+        return Flows.concat([asked, exchange(ts, resolver, end_point, 53, UDP, up, down, 0.9 * wait_ms, rng)])
 
     return Draft(
         *("DNS tunnel", "dns_tunnel", False, stage.minutes(20, 45)),
@@ -187,7 +167,7 @@ def password_guessing(stage: Stage) -> Draft:
         ts = paced(rng, start_ms, end_ms, 60_000 / rate, 0.5)
         n = len(ts)
         sizes = rng.normal(1_650, 60, n).clip(1_200), rng.normal(2_300, 80, n).clip(1_800)
-        return _exchange(ts, attacker, target, 22, TCP, *sizes, rng.uniform(2_000, 4_000, n), rng)
+        return exchange(ts, attacker, target, 22, TCP, *sizes, rng.uniform(2_000, 4_000, n), rng)
 
     return Draft(
         *("password guessing", "password_guessing", False, stage.minutes(10, 25)),
@@ -216,19 +196,3 @@ ATTACKS: Final[tuple[Callable[[Stage], Draft], ...]] = (
     *(vertical_scan, horizontal_scan, syn_flood, slow_exfiltration),
     *(beaconing, dns_tunnel, password_guessing, silent_exporter),
 )
-
-
-# --- flows -----------------------------------------------------------------------------------
-
-
-def _all(value: int, ts: Ints) -> Ints:
-    return np.full(len(ts), value)
-
-
-def _tcp(
-    ts: Ints, src: Ints, dst: Ints, src_port: Ints, dst_port: Ints, size: int, packets, duration_ms, flags
-) -> Flows:
-    n = len(ts)
-    columns = (np.broadcast_to(np.asarray(column, np.int64), n) for column in (packets, duration_ms, flags))
-    packets, duration_ms, flags = columns
-    return Flows(ts, src, dst, src_port, dst_port, np.full(n, TCP), size * packets, packets, duration_ms, flags)

@@ -120,7 +120,8 @@ def both_directions(talk: Conversations, retries: Ints) -> Flows:
 
 
 def _packets(payload: Floats, proto: Ints) -> Ints:
-    return np.ceil(payload / PAYLOAD_BYTES[proto]).astype(np.int64)
+    packets: Ints = np.ceil(payload / PAYLOAD_BYTES[proto]).astype(np.int64)
+    return packets
 
 
 def to_events(flows: Flows, addresses: NDArray[np.object_], exporters: NDArray[np.object_]) -> list[Flow]:

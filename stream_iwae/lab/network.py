@@ -117,7 +117,7 @@ def _inside(roles: tuple[Role, ...], rng: np.random.Generator) -> tuple[list[str
     """Addresses of the hosts, in an order that tells nothing, and all others of the subnets."""
     site = int(rng.integers(16, 200))
     exporters = _exporters(roles)
-    subnets = [_SUBNETS.get(role, 1) + (exporters[i] == 2 and role is Role.CLIENT) for i, role in enumerate(roles)]  # noqa: PLR2004
+    subnets = [_SUBNETS.get(role, 1) + (exporters[i] == 2 and role is Role.CLIENT) for i, role in enumerate(roles)]
     capacity = 250
     taken: dict[int, int] = {}
     last = {subnet: rng.permutation(np.arange(2, 2 + capacity)) for subnet in range(_N_SUBNETS)}

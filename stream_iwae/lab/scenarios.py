@@ -18,7 +18,7 @@ _TAIL_MS: Final = 20 * MINUTE_MS  # and at its end
 _TRIES: Final = 2_000  # places for one scenario
 _PLANS: Final = 50  # attempts to place all
 
-type_of_build = Callable[[int, int], Flows]  # from start and end, in ms
+Build = Callable[[int, int], Flows]  # from start and end, in ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Draft:
     entities: tuple[str, ...]
     related: tuple[str, ...]
     description: str
-    build: type_of_build | None = None  # the flows it adds
+    build: Build | None = None  # the flows it adds
     silenced: int | None = None  # the exporter it takes away
     starts_ms: int | None = None  # a time that cannot be chosen
     lasts: bool = False  # goes on to the end of the live part
@@ -79,7 +79,7 @@ class Stage:
 
     def intruder(self) -> int:
         """One time in two a client that has been taken over, else a stranger."""
-        return self.client() if self.rng.random() < 0.5 else self.stranger()  # noqa: PLR2004
+        return self.client() if self.rng.random() < 0.5 else self.stranger()
 
     def names(self, *places: int) -> tuple[str, ...]:
         """Addresses, as the truth tells them."""
@@ -106,7 +106,7 @@ def schedule(drafts: Sequence[Draft], stage: Stage, start_ms: int, end_ms: int) 
     Who concerns most is placed first. A draft that fits nowhere is left out, which a live part of
     some hours does not bring about.
     """
-    order = sorted(drafts, key=lambda draft: (draft.starts_ms is None, -_breadth(stage.network, draft)))
+    order = sorted(drafts, key=lambda draft: (draft.starts_ms is None, -len(_concerned(draft))))
     best: list[tuple[Draft, tuple[int, int]]] = []
     for _ in range(_PLANS):
         placed: list[tuple[Draft, tuple[int, int]]] = []
@@ -130,6 +130,16 @@ def enact(draft: Draft, start_ms: int, end_ms: int) -> Scenario:
     return Scenario(truth, added, draft.silenced)
 
 
+def behind(network: Network, exporter: int) -> Ints:
+    """The hosts whose flows an exporter reports."""
+    return np.flatnonzero(network.exporters == exporter)
+
+
+def exporter_name(exporter: int) -> str:
+    """Its name in the events."""
+    return EXPORTERS[exporter]
+
+
 def _place(
     draft: Draft, placed: Sequence[tuple[Draft, tuple[int, int]]], stage: Stage, start_ms: int, end_ms: int
 ) -> tuple[int, int] | None:
@@ -138,7 +148,7 @@ def _place(
         return (draft.starts_ms, draft.starts_ms + draft.duration_ms) if draft.starts_ms <= last else None
     if last <= first:
         return None
-    rivals = [when for other, when in placed if _meets(stage.network, draft, other)]
+    rivals = [when for other, when in placed if _meets(draft, other)]
     for begin in stage.rng.integers(first, last, _TRIES).tolist():
         end = end_ms if draft.lasts else begin + draft.duration_ms
         if all(end + APART_MS <= start or begin >= stop + APART_MS for start, stop in rivals):
@@ -146,25 +156,10 @@ def _place(
     return None
 
 
-def _meets(network: Network, one: Draft, other: Draft) -> bool:
-    return bool(_concerned(network, one) & _concerned(network, other))
+def _meets(one: Draft, other: Draft) -> bool:
+    return bool(_concerned(one) & _concerned(other))
 
 
-def _breadth(network: Network, draft: Draft) -> int:
-    return len(_concerned(network, draft))
-
-
-def _concerned(network: Network, draft: Draft) -> set[str]:
+def _concerned(draft: Draft) -> set[str]:
     """Who takes part; an outage concerns all hosts behind its exporter."""
     return set(draft.entities) | set(draft.related)
-
-
-def behind(network: Network, exporter: int) -> Ints:
-    """The hosts whose flows an exporter reports, without the one that joins late."""
-    hosts = np.flatnonzero(network.exporters == exporter)
-    return hosts[hosts != network.newcomer]
-
-
-def exporter_name(exporter: int) -> str:
-    """Its name in the events."""
-    return EXPORTERS[exporter]

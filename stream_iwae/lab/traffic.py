@@ -70,11 +70,11 @@ class Traffic:
             Rhythm.OFFICE: (0.12 + 0.88 * office * desk) * self._levels[:, minutes],
             Rhythm.INTERNET: _internet(hours) * self._levels[:, minutes],
             Rhythm.FLAT: np.ones_like(hours),
-            Rhythm.CALLS: (self._is_in_call[:, minutes] & (office > 0.3)).astype(float),  # noqa: PLR2004
+            Rhythm.CALLS: (self._is_in_call[:, minutes] & (office > 0.3)).astype(float),
             Rhythm.NIGHTLY: self._nightly(utc_minutes),
         }
         by_application = np.stack([rhythms[application.rhythm] for application in APPLICATIONS], axis=2)
-        rates = network.rates[:, None, :] * by_application
+        rates: Floats = network.rates[:, None, :] * by_application
         rates[:, :, _BACKUP] = 2.0 * rhythms[Rhythm.NIGHTLY]
         return rates
 
@@ -188,7 +188,7 @@ def _office(hours: Floats) -> Floats:
     rise = 1 / (1 + np.exp(-(hour - 8.2) / 0.45))
     fall = 1 / (1 + np.exp((hour - 17.8) / 0.6))
     lunch = 1 - 0.35 * np.exp(-(((hour - 12.6) / 0.6) ** 2))
-    return np.asarray(rise * fall * lunch * np.where(day >= 5, 0.25, 1.0))  # noqa: PLR2004
+    return np.asarray(rise * fall * lunch * np.where(day >= 5, 0.25, 1.0))
 
 
 def _internet(hours: Floats) -> Floats:
