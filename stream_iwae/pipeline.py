@@ -234,8 +234,9 @@ class Pipeline:
     def _training_rows(self, features: FeatureBatch, verdicts: VerdictBatch | None) -> TrainingBatch:
         # A source gone quiet is judged by its entities' past, not by the model: it is no row to learn.
         rows = np.flatnonzero(np.isnan(features.silence_p_values))
+        entities = [features.entities[row] for row in rows.tolist()]
         nothing = np.full(len(rows), np.nan)
-        entity_ids = hash_entities([features.entities[row] for row in rows])
+        entity_ids = hash_entities(entities)
         return TrainingBatch(
             schema_digest=features.schema.digest,
             model_version=verdicts.scores.model_version if verdicts else "",
@@ -251,7 +252,7 @@ class Pipeline:
             scores=verdicts.scores.scores[rows] if verdicts else nothing,
             p_values=verdicts.p_values[rows] if verdicts else nothing,
             in_incident=np.fromiter(
-                (self._incidents.is_open(features.entities[row]) for row in rows), dtype=np.bool_, count=len(rows)
+                (self._incidents.is_open(entity) for entity in entities), dtype=np.bool_, count=len(rows)
             ),
             labels=features.labels,
             partition=self.partition,
