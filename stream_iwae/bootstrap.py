@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 
@@ -194,7 +194,7 @@ class TrainerProcess:
         self._n_deaths = 0
         self._restart_at_s: float | None = None
 
-    def __enter__(self) -> "TrainerProcess":
+    def __enter__(self) -> Self:
         """Start it."""
         self._start()
         return self

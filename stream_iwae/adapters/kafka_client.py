@@ -19,7 +19,6 @@ def client_settings(config: KafkaConfig, role: str) -> dict[str, Any]:
         "client_id": f"{config.group}-{config.instance}-{role}",
         "security_protocol": config.security_protocol,
         "bootstrap_timeout_ms": config.connect_timeout,
-        "metrics_enabled": False,
     }
     if config.security_protocol.startswith("SASL"):
         settings |= {

@@ -60,7 +60,7 @@ GAUGES: Final = {
     "threshold_value": Family((), "Score of a warning, in nats."),
     "model_elbo": Family((), "Mean bound of the held-out windows, in nats."),
     "drift_score": Family((), "Distance of recent scores from the reference, 0 to 1."),
-    "replay_buffer_samples": Family(("buffer",), "Windows the trainer holds."),
+    "replay_buffer_samples": Family((), "Windows the trainer holds."),
     "gated_ratio": Family((), "Share of recent windows that may not be learnt from."),
     "finetune_last_success_timestamp_seconds": Family((), "When a training run last gave a model."),
 }

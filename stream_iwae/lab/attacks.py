@@ -83,12 +83,13 @@ def syn_flood(stage: Stage) -> Draft:
 
 
 def slow_exfiltration(stage: Stage) -> Draft:
-    """A client sends 6 to 15 MB a minute to one address outside for 40 to 80 minutes.
+    """A client sends 8 to 18 MB a minute to one address outside for 40 to 80 minutes.
 
-    That is `rclone --bwlimit 100k` to `250k`, in chunks of half a mebibyte that each are a connection.
+    That is 130 to 300 kB/s, no more than a video call sends up: a script around `split -b 256K` and
+    `curl --limit-rate`, a connection for each piece.
     """
-    rng, rate = stage.rng, stage.between(6e6, 15e6)
-    attacker, sink, chunk = stage.client(), stage.stranger(), 512 * 1024
+    rng, rate = stage.rng, stage.between(8e6, 18e6)
+    attacker, sink, chunk = stage.client(), stage.stranger(), 256 * 1024
 
     def build(start_ms: int, end_ms: int) -> Flows:
         gap_ms = chunk / rate * 60_000
@@ -101,19 +102,19 @@ def slow_exfiltration(stage: Stage) -> Draft:
     return Draft(
         *("slow exfiltration", "slow_exfiltration", False, stage.minutes(40, 80)),
         *(stage.names(attacker), stage.names(sink)),
-        f"{rate / 1e6:.0f} MB a minute to one address outside, as rclone --bwlimit {rate / 6e4:.0f}k does",
+        f"{rate / 1e6:.0f} MB a minute to one address outside, in pieces of 256 KiB",
         build,
     )
 
 
 def beaconing(stage: Stage) -> Draft:
-    """An implant asks its master for orders each 2 to 5 seconds for 50 to 100 minutes.
+    """An implant in a printer asks its master for orders each 2 to 3.5 seconds for 50 to 100 minutes.
 
     Cobalt Strike's `sleep 3 20`: interactive work, 20 % jitter; it sleeps 60 seconds by default. The
     request and the empty answer are the same bytes each time, over a connection of their own.
     """
-    rng, period_s, jitter = stage.rng, stage.between(2, 5), stage.between(0.05, 0.2)
-    attacker, master = stage.client(), stage.stranger()
+    rng, period_s, jitter = stage.rng, stage.between(2, 3.5), stage.between(0.05, 0.2)
+    attacker, master = stage.device(), stage.stranger()
     up_bytes, down_bytes = float(rng.integers(350, 900)), float(rng.integers(150, 500))
 
     def build(start_ms: int, end_ms: int) -> Flows:

@@ -69,6 +69,10 @@ class Stage:
         taken = self.cast | {self.network.newcomer, *self.network.agents.tolist()}
         return self._choose([host for host in self.network.hosts(Role.CLIENT).tolist() if host not in taken])
 
+    def device(self) -> int:
+        """A printer."""
+        return self._choose([host for host in self.network.hosts(Role.PRINTER).tolist() if host not in self.cast])
+
     def server(self, *roles: Role) -> int:
         """A server; it may be the victim of several scenarios, one after another."""
         return int(self.rng.choice(self.network.hosts(*roles)))
