@@ -16,8 +16,8 @@ class Role(StrEnum):
     NAME_SERVER = "name server"
     PRINTER = "printer"
     CAMERA = "camera"
-    RECORDER = "recorder"  # keeps what the cameras see
-    BACKUP = "backup server"  # watches the other servers as well
+    RECORDER = "recorder"  # keeps what cameras see and servers report, and asks devices how they are
+    BACKUP = "backup server"
 
 
 class Pool(StrEnum):
@@ -46,6 +46,7 @@ class Rhythm(StrEnum):
     FLAT = "flat"  # machines
     CALLS = "calls"  # while a person is in a call
     NIGHTLY = "nightly"  # in the backup's half hour
+    HOURLY = "hourly"  # a few minutes of each hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +146,21 @@ APPLICATIONS: Final = (
         elsewhere=1.0,
     ),
     Application(
-        *("backup", TCP, 9103, Pool.BACKUP, Spread(2.5e8, 0.8), Spread(2_000, 0.3), Spread(55.0, 0.1)),
+        "report", TCP, 6514, Pool.RECORDER, Spread(4_000, 1.3), Spread(250, 0.5), Spread(2.0, 1.5), Rhythm.FLAT
+    ),
+    Application(
+        *("backup", TCP, 9103, Pool.BACKUP, Spread(1.2e8, 0.5), Spread(2_000, 0.3), Spread(55.0, 0.1)),
         rhythm=Rhythm.NIGHTLY,
+        is_regular=True,
+    ),
+    Application(
+        *("increment", TCP, 9103, Pool.BACKUP, Spread(1.2e7, 1.3), Spread(2_000, 0.3), Spread(40.0, 0.6)),
+        rhythm=Rhythm.HOURLY,
         is_regular=True,
     ),
 )
 
-_MACHINE: Final = {"dns": 0.4, "ntp": 0.1, "update": 0.002}
+_MACHINE: Final = {"dns": 0.4, "ntp": 0.1, "update": 0.002, "report": 0.7}
 
 RATES: Final[dict[Role, dict[str, float]]] = {  # conversations a minute at the busiest hour
     Role.CLIENT: {
@@ -171,10 +180,11 @@ RATES: Final[dict[Role, dict[str, float]]] = {  # conversations a minute at the 
     },
     Role.WEB: {**_MACHINE, "visit": 14.0},
     Role.MAIL: {**_MACHINE, "dns": 2.5, "outbound": 1.2, "inbound": 2.0},
-    Role.NAME_SERVER: {"ntp": 0.3, "update": 0.002},  # its questions to others follow from the clients'
+    Role.NAME_SERVER: {"ntp": 0.3, "report": 0.7},  # its questions to others follow from the clients'
     Role.PRINTER: {"dns": 0.25, "ntp": 0.1, "mdns": 0.9},
     Role.CAMERA: {"stream": 1.0, "dns": 0.15, "ntp": 0.15, "mdns": 0.4},
-    Role.RECORDER: {**_MACHINE, "mdns": 0.4},
-    Role.BACKUP: {**_MACHINE, "ping": 9.0, "snmp": 6.0},
+    Role.RECORDER: {"dns": 0.4, "ntp": 0.1, "ping": 9.0, "snmp": 6.0},
+    Role.BACKUP: _MACHINE,
 }
+SAVED: Final = {"backup": 2.0, "increment": 1.2}  # the same, of hosts that are backed up, while it runs
 CACHE_MISSES: Final = 0.3  # share of a name server's questions that it passes on

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 
 from stream_iwae.lab.applications import Role
-from stream_iwae.lab.crafted import everywhere, exchange, half_open, probes
+from stream_iwae.lab.crafted import CLOSED, FILTERED, OPEN, everywhere, exchange, half_open, probes
 from stream_iwae.lab.flows import TCP, UDP, Flows
 from stream_iwae.lab.scenarios import Draft, Stage, behind, exporter_name, paced
 
@@ -27,7 +27,7 @@ def vertical_scan(stage: Stage) -> Draft:
         ports = rng.permutation(np.arange(1, _SCANNED_PORTS + 1))[: len(ts)]
         ts = ts[: len(ports)]
         source_port = np.full(len(ts), rng.integers(35_000, 62_000))
-        state = rng.choice(3, len(ts), p=[0.80, 0.18, 0.02])  # closed, filtered, open
+        state = rng.choice([CLOSED, FILTERED, OPEN], len(ts), p=[0.80, 0.18, 0.02])
         return probes(ts, everywhere(attacker, ts), everywhere(target, ts), source_port, ports, state, rng)
 
     return Draft(
@@ -40,8 +40,9 @@ def vertical_scan(stage: Stage) -> Draft:
 def horizontal_scan(stage: Stage) -> Draft:
     """A client that was taken over asks for one service on all addresses inside, 1 to 4 a second for 10 to 25 minutes.
 
-    `nmap -T2 -p 445` does 2.5 a second; the worm WannaCry about 25. Most addresses belong to nobody:
-    one SYN and up to two repeats without an answer. Hosts answer with a reset, some with an open port.
+    `nmap -T2 -p 445` does 2.5 a second; the worm WannaCry about 25. Most addresses belong to nobody,
+    clients have a firewall, and devices are behind an access list: one SYN and up to two repeats
+    without an answer. Servers answer with a reset, some with an open port.
     """
     rng, rate, network = stage.rng, stage.between(1, 4), stage.network
     attacker, port = stage.client(), int(rng.choice([22, 23, 445, 3389]))
@@ -51,7 +52,8 @@ def horizontal_scan(stage: Stage) -> Draft:
         hosts = np.setdiff1d(np.arange(network.n_hosts), [network.newcomer, attacker])
         targets = rng.permutation(np.concatenate([hosts, network.unused]))[: len(ts)]
         ts = ts[: len(targets)]
-        state = np.where(targets < network.n_hosts, rng.choice(3, len(ts), p=[0.75, 0.15, 0.10]), 1)
+        answers = np.isin(targets, network.hosts(Role.WEB, Role.MAIL, Role.NAME_SERVER, Role.BACKUP))
+        state = np.where(answers, rng.choice([CLOSED, OPEN], len(ts), p=[0.8, 0.2]), FILTERED)
         ports = rng.integers(33_000, 60_000, len(ts))
         return probes(ts, everywhere(attacker, ts), targets, ports, everywhere(port, ts), state, rng)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_iwae.errors import ConfigurationError
-from stream_iwae.lab.applications import APPLICATIONS, CACHE_MISSES, RATES, Pool, Role
+from stream_iwae.lab.applications import APPLICATIONS, CACHE_MISSES, RATES, SAVED, Pool, Role
 from stream_iwae.lab.flows import Floats, Ints
 
 MIN_HOSTS: Final = 24
@@ -20,7 +20,7 @@ _OUTSIDE: Final = {Pool.SITES: 400, Pool.RESOLVED: 80, Pool.MAILERS: 60, Pool.VI
 _N_STRANGERS: Final = 16
 _SERVERS: Final = (Role.WEB, Role.MAIL, Role.NAME_SERVER)
 _NAMES: Final = [application.name for application in APPLICATIONS]
-_AGENT_CLIENTS: Final = 0.06  # share of clients that are backed up as the servers are
+_SAVED_CLIENTS: Final = 0.08  # share of clients that are backed up as the servers are
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Network:
     pools: dict[Pool, Ints]  # places in `addresses`
     strangers: Ints  # places outside that nobody talks to by habit
     unused: Ints  # places inside that no host has
-    agents: Ints  # hosts that the nightly backup saves
+    agents: Ints  # hosts that are backed up
     newcomer: int  # a client that joins late
     rates: Floats  # (H, A), conversations a minute at the busiest hour
     sizes: Floats  # (H, A), factor on payloads
@@ -81,7 +81,8 @@ def make_network(n_hosts: int, rng: np.random.Generator) -> Network:
     pools[Pool.SERVER] = np.concatenate([by_role[role] for role in _SERVERS])
     pools[Pool.WATCHED] = np.concatenate([pools[Pool.SERVER], by_role[Role.PRINTER], by_role[Role.CAMERA]])
     pools[Pool.MULTICAST] = np.array([ends[-1]])
-    n_agents = max(2, round(_AGENT_CLIENTS * len(clients)))
+    saved = rng.choice(clients[:-1], max(2, round(_SAVED_CLIENTS * len(clients))), replace=False)
+    agents = np.concatenate([by_role[Role.WEB], by_role[Role.MAIL], saved])
     return Network(
         roles=roles,
         addresses=addresses,
@@ -89,9 +90,9 @@ def make_network(n_hosts: int, rng: np.random.Generator) -> Network:
         pools=pools,
         strangers=np.arange(ends[-2], ends[-1]),
         unused=np.arange(ends[-1] + 1, len(addresses)),
-        agents=np.concatenate([pools[Pool.SERVER], rng.choice(clients[:-1], n_agents, replace=False)]),
+        agents=agents,
         newcomer=int(clients[-1]),
-        rates=_rates(roles, rng),
+        rates=_rates(roles, agents, rng),
         sizes=np.exp(rng.normal(0, 0.3, (n_hosts, len(APPLICATIONS)))),
         favourites=_favourites(n_hosts, pools, rng),
         shifts_h=rng.normal(0, 0.8, n_hosts).clip(-2, 2),
@@ -137,7 +138,7 @@ def _outside(rng: np.random.Generator) -> list[str]:
     return [f"198.{18 + n // (256 * 254)}.{n // 254 % 256}.{1 + n % 254}" for n in numbers]
 
 
-def _rates(roles: tuple[Role, ...], rng: np.random.Generator) -> Floats:
+def _rates(roles: tuple[Role, ...], agents: Ints, rng: np.random.Generator) -> Floats:
     """(H, A): what the role does, times the habits of the host."""
     usual = {role: np.array([RATES[role].get(name, 0.0) for name in _NAMES]) for role in Role}
     rates = np.stack([usual[role] for role in roles])
@@ -147,6 +148,8 @@ def _rates(roles: tuple[Role, ...], rng: np.random.Generator) -> Floats:
     regular = [place for place, application in enumerate(APPLICATIONS) if application.is_regular]
     for place in regular:  # a camera has one stream, whatever its habits
         rates[:, place] = [usual[role][place] for role in roles]
+    for name, rate in SAVED.items():
+        rates[agents, _NAMES.index(name)] = rate
     is_name_server = np.array([role is Role.NAME_SERVER for role in roles])
     questions = rates[:, _NAMES.index("dns")].sum() * CACHE_MISSES / is_name_server.sum()
     rates[is_name_server, _NAMES.index("resolve")] = questions

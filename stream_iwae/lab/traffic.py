@@ -17,7 +17,7 @@ _UTC_OFFSET_H: Final = 4.0  # a live part of 8 hours from midnight UTC holds nig
 _MAX_PAYLOAD: Final = 2e9  # bytes
 _MAX_DURATION_MS: Final = 300_000  # a usual active timeout of exporters
 _LINE_BYTES_PER_MS: Final = 5_000  # 40 Mbit/s
-_BACKUP: Final = [application.name for application in APPLICATIONS].index("backup")
+_INCREMENT_MINUTES: Final = 5
 VISIT_PLACE: Final = APPLICATIONS.index(VISIT)
 
 
@@ -41,10 +41,12 @@ class Traffic:
         self._levels = _levels(network, n_minutes, rng)  # (H, M)
         self._is_at_desk = _persistent(network.n_hosts, n_minutes, 0.97, rng) > -0.4  # two thirds of the time
         self._is_in_call = _persistent(network.n_hosts, n_minutes, 0.97, rng) > 2.0  # one minute in 44
-        shape = _Shape.of(APPLICATIONS)
-        self._shape = shape
-        self._agent_starts = rng.integers(0, max(1, backup.n_minutes // 4), len(network.agents))
-        self._agent_ends = rng.integers(max(1, backup.n_minutes // 2), backup.n_minutes + 1, len(network.agents))
+        self._shape = _Shape.of(APPLICATIONS)
+        n_agents = len(network.agents)
+        starts = rng.integers(0, max(1, backup.n_minutes - 10), n_agents)
+        self._agent_starts = starts - starts.min()
+        self._agent_ends = (self._agent_starts + rng.integers(8, 16, n_agents)).clip(max=backup.n_minutes)
+        self._increment_starts = rng.integers(0, 20, network.n_hosts)
 
     def flows(self, first_minute: int, n_minutes: int, rng: np.random.Generator) -> Flows:
         """All flows that end in these minutes, in no order."""
@@ -72,10 +74,10 @@ class Traffic:
             Rhythm.FLAT: np.ones_like(hours),
             Rhythm.CALLS: (self._is_in_call[:, minutes] & (office > 0.3)).astype(float),
             Rhythm.NIGHTLY: self._nightly(utc_minutes),
+            Rhythm.HOURLY: ((utc_minutes - self._increment_starts[:, None]) % 60 < _INCREMENT_MINUTES).astype(float),
         }
         by_application = np.stack([rhythms[application.rhythm] for application in APPLICATIONS], axis=2)
         rates: Floats = network.rates[:, None, :] * by_application
-        rates[:, :, _BACKUP] = 2.0 * rhythms[Rhythm.NIGHTLY]
         return rates
 
     def converse(self, hosts: Ints, applications: Ints, ts: Ints, rng: np.random.Generator) -> Flows:
