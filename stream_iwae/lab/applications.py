@@ -149,12 +149,12 @@ APPLICATIONS: Final = (
         "report", TCP, 6514, Pool.RECORDER, Spread(4_000, 1.3), Spread(250, 0.5), Spread(2.0, 1.5), Rhythm.FLAT
     ),
     Application(
-        *("backup", TCP, 9103, Pool.BACKUP, Spread(1.2e8, 0.5), Spread(2_000, 0.3), Spread(55.0, 0.1)),
+        *("backup", TCP, 9103, Pool.BACKUP, Spread(8e7, 0.5), Spread(2_000, 0.3), Spread(55.0, 0.1)),
         rhythm=Rhythm.NIGHTLY,
         is_regular=True,
     ),
     Application(
-        *("increment", TCP, 9103, Pool.BACKUP, Spread(1.2e7, 1.3), Spread(2_000, 0.3), Spread(40.0, 0.6)),
+        *("increment", TCP, 9103, Pool.BACKUP, Spread(2.5e7, 1.2), Spread(2_000, 0.3), Spread(45.0, 0.4)),
         rhythm=Rhythm.HOURLY,
         is_regular=True,
     ),

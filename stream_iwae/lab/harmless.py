@@ -38,7 +38,7 @@ def flash_crowd(stage: Stage) -> Draft:
 
 
 def nightly_backup(backup: Backup, live_start_ms: int) -> Callable[[Stage], Draft]:
-    """The servers and some clients send hundreds of megabytes a minute to the backup server, as every night.
+    """The servers and some clients send 160 MB a minute each to the backup server, as every night.
 
     Bacula over a gigabit line; what changed meanwhile follows each hour. The traffic makes it itself,
     at the same minute of each day.

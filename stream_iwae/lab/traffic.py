@@ -201,7 +201,7 @@ def _internet(hours: Floats) -> Floats:
 def _persistent(n_hosts: int, n_minutes: int, memory: float, rng: np.random.Generator) -> Floats:
     """(H, M) standard normal values that change slowly: autoregressive, of order 1."""
     noise = rng.standard_normal((n_hosts, n_minutes)) * np.sqrt(1 - memory**2)
-    noise[:, 0] /= np.sqrt(1 - memory**2)
+    noise[:, :1] /= np.sqrt(1 - memory**2)
     return np.asarray(lfilter([1.0], [1.0, -memory], noise, axis=1))
 
 
@@ -214,7 +214,7 @@ def _levels(network: Network, n_minutes: int, rng: np.random.Generator) -> Float
     lengths = rng.integers(1, longest + 1, begins.shape) * begins
     strengths = rng.uniform(2, 5, begins.shape)
     spell = np.ones_like(mood)
-    for ago in range(int(longest.max())):  # a spell that began so many minutes ago still lasts
+    for ago in range(min(int(longest.max()), n_minutes)):  # a spell that began so many minutes ago still lasts
         began = slice(0, n_minutes - ago)
         lasts = lengths[:, began] > ago
         spell[:, ago:] = np.maximum(spell[:, ago:], np.where(lasts, strengths[:, began], 1.0))
