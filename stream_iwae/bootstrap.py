@@ -28,6 +28,7 @@ from stream_iwae.learning.tuner import make_learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import ServingModel, Stages
 from stream_iwae.ports import Clock
+from stream_iwae.replay import Replay
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.serving import load_serving_model
 from stream_iwae.trainer import Trainer
@@ -139,6 +140,50 @@ def run_trainer(path: Path) -> None:
         )
         stack.callback(trainer.close)
         trainer.run(lambda: stop.is_set)
+
+
+def run_replay(path: Path, file: Path, alerts: Path | None, model: Path | None) -> None:
+    """Replay a file of events and write the alerts, one JSON object a line.
+
+    Raises:
+        ConfigurationError: A file cannot be read.
+    """
+    config = Config.load(path)
+    configure_logging("replay")
+    _use_one_thread()
+    wanted = schema(config.features, config.events.field_types())
+    try:
+        given = model.read_bytes() if model is not None else None
+        events = sys.stdin.buffer if str(file) == "-" else file.open("rb")
+    except OSError as error:
+        raise ConfigurationError("FILE", error.filename, f"cannot be read: {error.strerror}") from error
+    replay = Replay(
+        stages=stages_of(config),
+        topics=topics_of(config),
+        settings=settings_of(config),
+        load_model=model_loader(config),
+        make_learner=lambda: make_learner(config.learning, config.model, config.detection, wanted, _SEED),
+        log=get_logger(),
+        now_ms=SystemClock().now_ms(),
+        model=given,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(events)
+        out = stack.enter_context(alerts.open("wb")) if alerts is not None else sys.stdout.buffer
+        for alert in replay.run(events):
+            out.write(alert + b"\n")
+        out.flush()
+    counts = replay.counts
+    get_logger().info(
+        "replayed",
+        consumed=counts.consumed,
+        aggregated=counts.aggregated,
+        late=counts.late,
+        rejected=counts.rejected.total(),
+        skipped=counts.skipped.total(),
+        windows=counts.windows,
+        scored=counts.scored,
+    )
 
 
 def open_model_store(path: Path) -> KafkaModelStore:

@@ -3,7 +3,7 @@
 import math
 
 
-def confidence(  # noqa: PLR0917  # the six things that it weighs
+def confidence(  # the six things that it weighs
     windows: int, severity: int, margin: float, standard_error: float, imputed_share: float, is_extrapolated: bool
 ) -> float:
     """Persistence, agreement and maturity, multiplied. A rank for people, not a probability.

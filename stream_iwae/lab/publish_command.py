@@ -33,7 +33,7 @@ class PublishReport:
         )
 
 
-def publish(  # noqa: PLR0917  the parameters of the command
+def publish(
     source: str,
     topic: str,
     bootstrap_servers: str,

@@ -1,0 +1,290 @@
+"""In-memory twins of the ports, for replays and tests; they keep the promises of the real ones."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from stream_iwae.adapters.memory_broker import Membership, MemoryBroker
+from stream_iwae.adapters.prometheus import COUNTERS, GAUGES, HISTOGRAMS
+from stream_iwae.batches import RecordBatch
+from stream_iwae.errors import ArtefactError, DeliveryError
+from stream_iwae.ports import CommittedOffset, GroupToken, ModelAnnouncement, OutputRecord, Polled
+
+
+class VirtualClock:
+    """Time that moves when it is told to."""
+
+    def __init__(self, now_ms: int = 0) -> None:
+        self._now_ms = now_ms
+        self._started_ms = now_ms
+
+    def now_ms(self) -> int:
+        """Wall-clock milliseconds."""
+        return self._now_ms
+
+    def monotonic_s(self) -> float:
+        """Seconds since the clock was made."""
+        return (self._now_ms - self._started_ms) / 1000
+
+    def advance(self, duration_ms: int) -> None:
+        """Let time pass."""
+        self._now_ms += duration_ms
+
+
+class MemoryEventSource:
+    """A member of a group on a MemoryBroker; `cut` says how many offsets the next poll may take."""
+
+    def __init__(
+        self, broker: MemoryBroker, topic: str, group: str, member: str, cut: Callable[[], int] = lambda: 10_000
+    ) -> None:
+        self.topic = topic
+        self._broker, self._group, self._member, self._cut = broker, group, member, cut
+        self._generation = -1
+        self._positions: dict[int, int] = {}
+        self._paused: set[int] = set()
+
+    def poll(self, timeout_s: float) -> Polled:  # noqa: ARG002  # never waits
+        """Records of partitions that are not paused, and changes of the assignment."""
+        self._broker.before_effect("poll")
+        assigned, revoked = self._rejoin()
+        records = [
+            batch
+            for partition in sorted(set(self._positions) - self._paused - assigned)
+            if (batch := self._fetch(partition)) is not None
+        ]
+        return Polled(tuple(records), frozenset(assigned), frozenset(revoked))
+
+    def _rejoin(self) -> tuple[set[int], set[int]]:
+        group = self._broker.group(self._group)
+        if group.generation == self._generation:
+            return set(), set()
+        self._generation = group.generation
+        mine = group.assignment.get(self._member, frozenset())
+        revoked, assigned = set(self._positions) - mine, set(mine) - set(self._positions)
+        for partition in revoked:
+            del self._positions[partition]
+            self._paused.discard(partition)
+        for partition in assigned:
+            self._positions[partition] = 0
+            self._paused.add(partition)
+        return assigned, revoked
+
+    def _fetch(self, partition: int) -> RecordBatch | None:
+        start = self._positions[partition]
+        end = min(self._broker.stable_end(self.topic, partition), start + self._cut())
+        log = self._broker.logs[self.topic][partition]
+        if end <= start:
+            return None
+        self._positions[partition] = end
+        seen = [(at, log[at]) for at in range(start, end) if log[at].is_visible and not log[at].is_marker]
+        if not seen:
+            return None
+        return RecordBatch(
+            topic=self.topic,
+            partition=partition,
+            offsets=np.array([at for at, _ in seen], dtype=np.int64),
+            timestamps_ms=np.array([entry.timestamp_ms for _, entry in seen], dtype=np.int64),
+            keys=[entry.key for _, entry in seen],
+            values=[entry.value for _, entry in seen],
+            next_offset=end,
+        )
+
+    def n_partitions(self) -> int:
+        """How many partitions the topic has."""
+        return len(self._broker.logs[self.topic])
+
+    def committed(self, partitions: frozenset[int]) -> dict[int, CommittedOffset | None]:
+        """What the group has committed."""
+        committed = self._broker.group(self._group).committed
+        return {partition: committed.get((self.topic, partition)) for partition in partitions}
+
+    def beginning_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
+        """Nothing is ever deleted here."""
+        return dict.fromkeys(partitions, 0)
+
+    def end_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
+        """The offset after the last stable record."""
+        return {partition: self._broker.stable_end(self.topic, partition) for partition in partitions}
+
+    def offsets_for_time(self, partitions: frozenset[int], timestamp_ms: int) -> dict[int, int]:
+        """The first offset with a record time at or after `timestamp_ms`, else the end."""
+        ends = self.end_offsets(partitions)
+        return {
+            partition: next(
+                (
+                    at
+                    for at, entry in enumerate(self._broker.logs[self.topic][partition][: ends[partition]])
+                    if not entry.is_marker and entry.timestamp_ms >= timestamp_ms
+                ),
+                ends[partition],
+            )
+            for partition in partitions
+        }
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read on from `offset`."""
+        self._positions[partition] = offset
+
+    def position(self, partition: int) -> int:
+        """The offset of the next record to be polled."""
+        return self._positions[partition]
+
+    def high_water(self, partition: int) -> int | None:
+        """The end of the partition."""
+        return len(self._broker.logs[self.topic][partition])
+
+    def pause(self, partitions: frozenset[int]) -> None:
+        """Fetch nothing from these until resumed."""
+        self._paused |= partitions & set(self._positions)
+
+    def resume(self, partitions: frozenset[int]) -> None:
+        """Fetch from these again."""
+        self._paused -= partitions
+
+    def group_token(self) -> GroupToken:
+        """The membership that fences a commit."""
+        return Membership(self._group, self._member, self._generation)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryOutputSink:
+    """A transactional producer on a MemoryBroker."""
+
+    def __init__(self, broker: MemoryBroker, transactional_id: str) -> None:
+        self._broker, self._id = broker, transactional_id
+        self._epoch = broker.init_transactions(transactional_id)
+
+    def commit(
+        self,
+        records: Sequence[OutputRecord],
+        offsets: Mapping[int, CommittedOffset],
+        source_topic: str,
+        group: GroupToken,
+    ) -> None:
+        """Publish and commit in one transaction."""
+        if group is not None and not isinstance(group, Membership):
+            raise DeliveryError(f"{group!r} is no membership of this broker's")
+        places = {(source_topic, partition): found for partition, found in offsets.items()}
+        self._broker.transact(self._id, self._epoch, list(records), places, group)
+
+    def recover(self) -> None:
+        """A new epoch; what was open is aborted."""
+        self._epoch = self._broker.init_transactions(self._id)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryStateReader:
+    """Reads a compacted topic of a MemoryBroker."""
+
+    def __init__(self, broker: MemoryBroker, topic: str) -> None:
+        self._broker, self._topic = broker, topic
+
+    def read(self, partition: int) -> list[tuple[bytes, bytes]]:
+        """All committed (key, value), the last value of each key, in order of the log."""
+        values: dict[bytes, bytes] = {}
+        for at, _, entry in self._broker.committed_records(self._topic):
+            if at != partition or entry.key is None:
+                continue
+            values.pop(entry.key, None)
+            if entry.value is not None:
+                values[entry.key] = entry.value
+        return list(values.items())
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class ModelShelf:
+    """Artefacts by version, shared by the stores of several processes."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.n_announced = 0
+        self.current: ModelAnnouncement | None = None
+
+
+class MemoryModelStore:
+    """One process's view of a shelf."""
+
+    def __init__(self, shelf: ModelShelf) -> None:
+        self._shelf = shelf
+        self._n_seen = 0
+
+    def poll(self) -> ModelAnnouncement | None:
+        """The newest announcement since the last call."""
+        if self._n_seen == self._shelf.n_announced:
+            return None
+        self._n_seen = self._shelf.n_announced
+        return self._shelf.current
+
+    def publish(self, version: str, blob: bytes, announced_ms: int) -> None:  # noqa: ARG002  # the port's
+        """Store and announce."""
+        self._shelf.blobs[version] = blob
+        self._shelf.current = ModelAnnouncement(version, blob)
+        self._shelf.n_announced += 1
+
+    def versions(self) -> list[str]:
+        """The versions stored, oldest first."""
+        return list(self._shelf.blobs)
+
+    def load(self, version: str) -> bytes:
+        """The artefact of one version."""
+        if version not in self._shelf.blobs:
+            raise ArtefactError(f"there is no model {version!r}")
+        return self._shelf.blobs[version]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class MemoryTelemetry:
+    """Counters and gauges as plain numbers; names and labels are those of the real one."""
+
+    def __init__(self) -> None:
+        self.counters: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self.gauges: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self.observations: dict[str, list[float]] = {}
+        self.infos: dict[str, dict[str, str]] = {}
+        self.sections: dict[str, Mapping[str, object]] = {}
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter."""
+        key = self._key(COUNTERS, name, labels)
+        self.counters[key] = self.counters.get(key, 0) + amount
+
+    def total(self, name: str) -> float:
+        """A counter summed over its labels."""
+        return sum(value for (counter, _), value in self.counters.items() if counter == name)
+
+    def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self.gauges[self._key(GAUGES, name, labels)] = value
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Add an observation."""
+        self._key(HISTOGRAMS, name, labels)
+        self.observations.setdefault(name, []).append(value)
+
+    def info(self, name: str, **labels: str) -> None:
+        """Set an info metric."""
+        self.infos[name] = labels
+
+    def status(self, section: str, values: Mapping[str, object]) -> None:
+        """Replace one section of the status."""
+        self.sections[section] = values
+
+    def progress(self, component: str, now_s: float) -> None:
+        """Nobody asks for health here."""
+
+    @staticmethod
+    def _key(
+        families: Mapping[str, Any], name: str, labels: Mapping[str, str]
+    ) -> tuple[str, frozenset[tuple[str, str]]]:
+        if set(families[name].labels) != set(labels):
+            raise ValueError(f"{name} has the labels {families[name].labels}, got {sorted(labels)}")
+        return name, frozenset(labels.items())
