@@ -61,6 +61,8 @@ class Publisher:
     def prepare(self, pipeline: Pipeline) -> Commit | None:
         """Everything the partition has to publish; None where nothing has moved."""
         partition = pipeline.partition
+        if pipeline.is_replaying:
+            return None
         progress = pipeline.progress()
         moved = (progress.position, progress.watermark_ms or 0)
         if self._committed_position.get(partition) == moved and not pipeline.outcome.training:

@@ -140,6 +140,7 @@ class Pipeline:
         self._is_per_record = stages.windows.kind == "record"
         self._outcome = Outcome()
         self._replay_until = EVERY_RECORD
+        self._replayed_to = EVERY_RECORD
         self.position = 0
         self.history_until: int | None = None
 
@@ -167,6 +168,7 @@ class Pipeline:
     def skip_to(self, position: int) -> None:
         """Move the position over offsets that hold no records for us (transaction markers)."""
         self.position = max(self.position, position)
+        self._replayed_to = max(self._replayed_to, position)
         if self.history_until is not None and self.position >= self.history_until:
             self.history_until = None
             self._outcome.training.append(self._end_of_history())
@@ -288,6 +290,11 @@ class Pipeline:
         taken, self._outcome = self._outcome, Outcome()
         return taken
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether open windows are still being refilled: until they are, nothing may be committed."""
+        return self._replayed_to < self._replay_until
+
     def progress(self) -> Progress:
         """The offset that is safe to commit now, and what goes with it."""
         return self._windows.progress(self.position)
@@ -320,6 +327,7 @@ class Pipeline:
         progress = metadata.progress
         self.position = progress.position
         self._replay_until = progress.position
+        self._replayed_to = progress.offset
         self.history_until = metadata.history_until
         self._windows.restore(progress)
         self._windows.presence.restore(state.get("presence", {}))  # type: ignore[arg-type]  # as decoded

@@ -22,6 +22,7 @@ from stream_iwae.outputs import Commit, Publisher, Topics
 from stream_iwae.pipeline import Counts, Pipeline, ServingModel, Stages
 from stream_iwae.ports import (
     Clock,
+    CommittedOffset,
     EventSource,
     ModelStore,
     OutputRecord,
@@ -94,6 +95,7 @@ class Service:
         self.totals = Counts()
         self._waiting: dict[int, Commit] = {}  # prepared, not yet known to be committed
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
+        self._awaited: frozenset[int] = frozenset()  # assigned; their state is behind another's open transaction
         self._rows_published = 0
         self._held_since_ms: int | None = None
         self._is_hold_over = False
@@ -113,6 +115,8 @@ class Service:
     def step(self) -> None:
         """One turn: models, assignment, records, and a commit when one is due."""
         self._swap_model()
+        if self._awaited:
+            self._take_over(self._awaited)
         if not self._records:
             self._poll(self._settings.poll_timeout_s)
         while self._records:
@@ -162,6 +166,7 @@ class Service:
             self._waiting.pop(partition, None)
             self._last_record_ms.pop(partition, None)
             self._forget_polled(partition)
+        self._awaited -= polled.revoked | polled.lost
         if polled.assigned:
             self._take_over(polled.assigned)
         if polled.assigned or polled.revoked or polled.lost:
@@ -175,30 +180,37 @@ class Service:
     def _take_over(self, partitions: frozenset[int]) -> None:
         committed = self._source.committed(partitions)
         first = self._source.beginning_offsets(partitions)
-        for partition in sorted(partitions):
-            pipeline = Pipeline(self._stages, partition)
-            stored = self._state.read(partition)
-            found = committed[partition]
-            if found is None:
-                offset = self._begin(pipeline, first[partition])
-                self._publisher.begin(partition, seq=0, stale_keys=[key for key, _ in stored])
-            else:
-                metadata = decode_metadata(found.metadata, found.offset)
-                self._check_fingerprint(metadata)
-                state, _ = decode_state(stored)
-                pipeline.restore(metadata, state)
-                offset = found.offset
-                self._publisher.begin(partition, seq=metadata.seq, stale_keys=[])
-                if offset < first[partition]:
-                    self._count_gap(partition, first[partition] - metadata.progress.offset)
-                    offset = first[partition]
-            self.pipelines[partition] = pipeline
-            self._last_record_ms[partition] = self._clock.now_ms()
-            self._forget_polled(partition)
-            self._source.seek(partition, offset)
-            self._log.info("partition taken over", partition=partition, offset=offset, position=pipeline.position)
-        if self._held_since_ms is None:
-            self._source.resume(partitions)
+        taken = frozenset(p for p in sorted(partitions) if self._take_over_one(p, committed[p], first[p]))
+        self._awaited = (self._awaited | partitions) - taken
+        if taken and self._held_since_ms is None:
+            self._source.resume(taken)
+
+    def _take_over_one(self, partition: int, committed: CommittedOffset | None, first: int) -> bool:
+        """Restore a partition and seek; False where its state cannot be read to the committed `seq` yet."""
+        pipeline = Pipeline(self._stages, partition)
+        stored = self._state.read(partition)
+        if committed is None:
+            offset = self._begin(pipeline, first)
+            self._publisher.begin(partition, seq=0, stale_keys=[key for key, _ in stored])
+        else:
+            metadata = decode_metadata(committed.metadata, committed.offset)
+            self._check_fingerprint(metadata)
+            state, seq = decode_state(stored)
+            if seq < metadata.seq:
+                # A predecessor's open transaction hides what was written after it, until it is settled or times out.
+                self._log.warning("state is not readable yet", partition=partition, seq=seq, committed=metadata.seq)
+                return False
+            pipeline.restore(metadata, state)
+            self._publisher.begin(partition, seq=metadata.seq, stale_keys=[])
+            offset = max(committed.offset, first)
+            if offset > committed.offset:
+                self._count_gap(partition, offset - committed.offset)
+        self.pipelines[partition] = pipeline
+        self._last_record_ms[partition] = self._clock.now_ms()
+        self._forget_polled(partition)
+        self._source.seek(partition, offset)
+        self._log.info("partition taken over", partition=partition, offset=offset, position=pipeline.position)
+        return True
 
     def _begin(self, pipeline: Pipeline, first: int) -> int:
         mine = frozenset({pipeline.partition})
@@ -255,7 +267,7 @@ class Service:
         for partition, pipeline in self.pipelines.items():
             position = self._source.position(partition)
             pipeline.skip_to(position)
-            if not self._settings.idle_after_ms or pipeline.history_until is not None:
+            if not self._settings.idle_after_ms or pipeline.history_until is not None or pipeline.is_replaying:
                 continue
             is_idle = now_ms - self._last_record_ms[partition] >= self._settings.idle_after_ms
             high_water = self._source.high_water(partition)

@@ -47,28 +47,32 @@ class MemoryEventSource:
     def poll(self, timeout_s: float) -> Polled:  # noqa: ARG002  # never waits
         """Records of partitions that are not paused, and changes of the assignment."""
         self._broker.before_effect("poll")
-        assigned, revoked = self._rejoin()
+        assigned, revoked, lost = self._rejoin()
         records = [
             batch
             for partition in sorted(set(self._positions) - self._paused - assigned)
             if (batch := self._fetch(partition)) is not None
         ]
-        return Polled(tuple(records), frozenset(assigned), frozenset(revoked))
+        return Polled(tuple(records), frozenset(assigned), frozenset(revoked), frozenset(lost))
 
-    def _rejoin(self) -> tuple[set[int], set[int]]:
+    def _rejoin(self) -> tuple[set[int], set[int], set[int]]:
+        """Assigned, revoked and lost partitions; who slept through a generation has lost all it had."""
         group = self._broker.group(self._group)
         if group.generation == self._generation:
-            return set(), set()
+            return set(), set(), set()
+        has_missed_one = group.generation > self._generation + 1
         self._generation = group.generation
-        mine = group.assignment.get(self._member, frozenset())
-        revoked, assigned = set(self._positions) - mine, set(mine) - set(self._positions)
-        for partition in revoked:
-            del self._positions[partition]
-            self._paused.discard(partition)
+        mine = set(group.assignment.get(self._member, frozenset()))
+        held = set(self._positions)
+        lost = held if has_missed_one else set()
+        revoked = held - mine - lost
+        assigned = mine - (held - lost)
+        self._positions = {p: at for p, at in self._positions.items() if p in mine - assigned}
+        self._paused &= set(self._positions)
         for partition in assigned:
             self._positions[partition] = 0
             self._paused.add(partition)
-        return assigned, revoked
+        return assigned, revoked, lost
 
     def _fetch(self, partition: int) -> RecordBatch | None:
         start = self._positions[partition]

@@ -4,6 +4,7 @@ Every event belongs to one pane; windows merge panes. An event is late if its pa
 the watermark at its offset, so where a poll cuts the log changes nothing. Progress and replay: docs/adr/0002.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ from stream_iwae.windows import panes
 from stream_iwae.windows.aggregates import AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.panes import Pane, Partial, Reducer
-from stream_iwae.windows.presence import MEMORY, Absence, Presence, Record
+from stream_iwae.windows.presence import Absence, Presence, Record
 from stream_iwae.windows.progress import Progress
 
 _NEVER: Final = -(2**62)  # a watermark before all time
@@ -152,13 +153,13 @@ class WindowOperator:
     def _close(self) -> WindowBatch:
         """Emit every window that the watermark has passed, in waves of equal end."""
         frames = []
-        for end in self._due_waves():
+        due = self._due_ends()
+        while (end := self._next_wave(due)) is not None:
             wave = self._wave(end)
             present = dict(zip(wave["entity"], wave["source"].fill_null(""), strict=True))
             self._last_wave_ms = end
-            if end <= self._swallowed_until_ms:
-                continue
-            frames.append(self._leading(wave.drop("source"), end))
+            if wave.height:
+                frames.append(self._leading(wave.drop("source"), end))
             if self._config.absent_windows:
                 absences = self._presence.wave(end, present)
                 if absences:
@@ -166,22 +167,24 @@ class WindowOperator:
         self._panes = {start: pane for start, pane in self._panes.items() if self._last_end(start) > self._watermark_ms}
         return self._batch(frames)
 
-    def _due_waves(self) -> list[int]:
-        """Ends at or before the watermark that have events, or in which someone may be missed."""
-        step, size = self._config.step, self._config.size
-        ends = set()
-        for start in self._panes:
-            last = self._last_end(start)
-            first = max(last - (size - 1) // step * step, self._first_end(start))
-            ends |= {end for end in range(first, last + 1, step) if end <= self._watermark_ms}
-        if self._last_wave_ms is not None:
-            ends = {end for end in ends if end > self._last_wave_ms}
-            # After MEMORY waves without events everyone is forgotten, and there is nobody to miss.
-            latest = min(self._watermark_ms, max([self._last_wave_ms, *ends]) + (MEMORY + 1) * step)
-            quiet = range(self._last_wave_ms + step, latest + 1, step)
-            if len(self._presence.state) and len(quiet) <= 4 * MEMORY:
-                ends |= set(quiet)
-        return sorted(ends)
+    def _due_ends(self) -> deque[int]:
+        """Ends, at or before the watermark, of windows that have events and were not emitted before."""
+        step, after = self._config.step, self._last_wave_ms
+        ends = {
+            end
+            for start in self._panes
+            for end in range(self._first_end(start), self._last_end(start) + 1, step)
+            if end <= self._watermark_ms and (after is None or end > after)
+        }
+        return deque(sorted(ends))
+
+    def _next_wave(self, due: deque[int]) -> int | None:
+        """The next wave with events, or before it one without, while there is anybody to miss."""
+        if self._last_wave_ms is not None and len(self._presence.state):
+            quiet = self._last_wave_ms + self._config.step
+            if quiet <= self._watermark_ms and (not due or quiet < due[0]):
+                return quiet
+        return due.popleft() if due else None
 
     def _first_end(self, start: int) -> int:
         """End of the first window that holds the pane."""
