@@ -76,7 +76,7 @@ class RecordBatch:
             self.timestamps_ms[at:],
             self.keys[at:],
             self.values[at:],
-            max(self.next_offset, offset),
+            self.next_offset,
         )
         return head, tail
 

@@ -90,9 +90,9 @@ def simulate(
     live: Annotated[str, typer.Option(help="How long the part with the scenarios is.")] = "8h",
 ) -> None:
     """Write a seeded, labelled network: ordinary traffic, attacks, and what must not alarm."""
-    from stream_iwae.lab import simulate_command  # noqa: PLC0415
+    from stream_iwae.lab.simulate_command import simulate as write  # noqa: PLC0415
 
-    simulate_command.simulate(
+    write(
         seed=seed,
         n_hosts=hosts,
         history_ms=_duration("--history", history),

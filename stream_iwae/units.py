@@ -47,8 +47,8 @@ def format_duration(duration_ms: int) -> str:
 
 
 def _parse(value: object, units: dict[str, int], wanted: str) -> int:
-    if value == 0 and not isinstance(value, bool):
-        return 0
+    if value in (0, "0") and not isinstance(value, bool):
+        return 0  # zero of any unit
     matched = _NUMBER_AND_UNIT.fullmatch(value) if isinstance(value, str) else None
     if matched is None or matched[2].lower() not in units:
         raise ValueError(f"need {wanted}, got {value!r}")

@@ -18,7 +18,9 @@ def parse(**sections):
     return Config.parse(yaml.safe_dump({**yaml.safe_load(SMALLEST), **sections}))
 
 
-@pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "deploy/examples").glob("*.yaml"))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [ROOT / "config.yaml", *sorted((ROOT / "deploy/examples").glob("*.yaml"))], ids=lambda p: p.name
+)
 def test_every_shipped_configuration_is_good(path):
     assert Config.load(path).detector
 
@@ -29,7 +31,10 @@ def test_config_yaml_shows_every_key_with_its_default(section):
     shipped, smallest = Config.load(ROOT / "config.yaml"), Config.parse(SMALLEST)
 
     assert getattr(shipped, section) == getattr(smallest, section)
-    fields = getattr(type(getattr(smallest, section)), "model_fields", None) or getattr(smallest, section).__dataclass_fields__
+    fields = (
+        getattr(type(getattr(smallest, section)), "model_fields", None)
+        or getattr(smallest, section).__dataclass_fields__
+    )
     assert set(shown) == set(fields)
 
 

@@ -70,23 +70,11 @@ class KafkaEventSource:
             # Whatever was fetched of them is read again from where the caller seeks to.
             self._consumer.pause(*self._partitions(assigned))
         records = tuple(
-            self._batch(partition, fetched)
+            record_batch(partition, fetched, self._consumer.position(partition))
             for partition, fetched in sorted(found.items())
             if fetched and partition.partition not in assigned
         )
         return Polled(records, assigned, revoked, lost, gaps)
-
-    def _batch(self, partition: TopicPartition, records: list[Any]) -> RecordBatch:
-        n = len(records)
-        return RecordBatch(
-            topic=partition.topic,
-            partition=partition.partition,
-            offsets=np.fromiter(map(_OFFSET, records), np.int64, n),
-            timestamps_ms=np.fromiter(map(_TIMESTAMP, records), np.int64, n),
-            keys=list(map(_KEY, records)),
-            values=list(map(_VALUE, records)),
-            next_offset=self._consumer.position(partition),
-        )
 
     def _seek_to_beginning(self, error: OffsetOutOfRangeError) -> tuple[tuple[int, int], ...]:
         """Go on at the first record there is; how many were lost to retention, by partition."""
@@ -155,6 +143,20 @@ class KafkaEventSource:
 
     def _partitions(self, numbers: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self.topic, number) for number in sorted(numbers)]
+
+
+def record_batch(partition: TopicPartition, records: list[Any], next_offset: int) -> RecordBatch:
+    """The client's records of one partition, column by column."""
+    n = len(records)
+    return RecordBatch(
+        topic=partition.topic,
+        partition=partition.partition,
+        offsets=np.fromiter(map(_OFFSET, records), np.int64, n),
+        timestamps_ms=np.fromiter(map(_TIMESTAMP, records), np.int64, n),
+        keys=list(map(_KEY, records)),
+        values=list(map(_VALUE, records)),
+        next_offset=next_offset,
+    )
 
 
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client publishes no types

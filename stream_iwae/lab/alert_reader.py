@@ -65,7 +65,7 @@ class Latencies:
     def __init__(self, grace_ms: int) -> None:
         self._grace_ms = grace_ms
         self._sent_s: list[tuple[int, float]] = []  # (event time, when it was sent), both ascending
-        self._seconds: list[float] = []
+        self.seconds: list[float] = []
 
     def sent(self, event_ms: int) -> None:
         """An event of that time was sent just now."""
@@ -77,11 +77,11 @@ class Latencies:
         closes_ms = datetime.fromisoformat(window_end).timestamp() * 1000 + self._grace_ms
         sent_s = next((at_s for event_ms, at_s in self._sent_s if event_ms >= closes_ms), None)
         if sent_s is not None:
-            self._seconds.append(time.monotonic() - sent_s)
+            self.seconds.append(time.monotonic() - sent_s)
 
     def quantiles(self) -> dict[str, float | None]:
         """Median and 99 % quantile in seconds; None where no alert was timed."""
-        if not self._seconds:
+        if not self.seconds:
             return {"p50": None, "p99": None}
-        p50, p99 = np.quantile(self._seconds, [0.5, 0.99])
+        p50, p99 = np.quantile(self.seconds, [0.5, 0.99])
         return {"p50": round(float(p50), 3), "p99": round(float(p99), 3)}

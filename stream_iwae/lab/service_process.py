@@ -29,11 +29,11 @@ class ServiceError(StreamIwaeError):
 class ServiceProcess:
     """`stream-iwae run` on a configuration; its port is read from its log."""
 
-    def __init__(self, config: Path, log: Path) -> None:
+    def __init__(self, config: Path, log: Path, *options: str) -> None:
         self._log = log
         self._port: int | None = None
         with log.open("wb") as file:
-            command = [sys.executable, "-m", "stream_iwae", "run", "--config", str(config)]
+            command = [sys.executable, "-m", "stream_iwae", "run", "--config", str(config), *options]
             # A session of its own: Ctrl-C reaches the demo, which stops the service in order.
             self._process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
 

@@ -1,20 +1,32 @@
 """What is computed of a window's events, as polars expressions: directly, or as partials that merge.
 
-A pane of few events is aggregated directly. One of many is reduced to partials, chunk by chunk: numbers
-that add up in `scalars`, and counts of values in one long table an aggregate, so memory is bounded by
-entities and distinct values, not by events.
+A window of few events is aggregated directly. Panes of many are reduced to partials, chunk by chunk:
+numbers that add up, and counts of values, so memory is bounded by entities and distinct values, not by events.
 """
 
-from typing import Any, Final, Literal, Self
+import math
+from typing import Final, Literal, Self
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from stream_iwae.windows.value_counts import ValueCounts
 
 Aggregation = Literal[
     "count", "sum", "mean", "std", "min", "max", "quantile", "distinct", "entropy", "top_share", "share", "rate", "last"
 ]
 BY_VALUE: Final = ("distinct", "entropy", "top_share", "quantile")  # need counts of values to merge
-_GAMMA: Final = 1.02  # of the quantile's buckets: 1 % relative error (Masson, Rim, Lee 2019, DDSketch)
+NEEDS_NUMBERS: Final = ("sum", "mean", "std", "min", "max", "quantile", "rate")
+RESERVED: Final = (  # columns of a batch beside its aggregates
+    "entity", "source", "offset", "timestamp_ms", "window_start_ms", "window_end_ms",
+    "n_events", "first_offset", "last_offset", "silence_p_value",
+)  # fmt: skip
+_ERROR: Final = 0.01  # of a merged quantile, relative
+_LOG_GAMMA: Final = math.log((1 + _ERROR) / (1 - _ERROR))
+_MIDDLE: Final = math.log(2 / ((1 + _ERROR) / (1 - _ERROR) + 1))  # from a bucket's upper bound to its estimate
+_BEYOND: Final = 40_000  # above every |bucket|: 0.02 * 40,000 > log of the greatest float
 
 
 class Condition(BaseModel):
@@ -24,7 +36,7 @@ class Condition(BaseModel):
 
     field: str
     equals: float | str | None = None
-    is_in: tuple[float | str, ...] | None = Field(None, alias="in")
+    is_in: tuple[float, ...] | tuple[str, ...] | None = Field(None, alias="in", min_length=1)
     at_least: float | None = None
     at_most: float | None = None
 
@@ -33,6 +45,11 @@ class Condition(BaseModel):
         if self.equals is None and self.is_in is None and self.at_least is None and self.at_most is None:
             raise ValueError("a condition needs equals, in, at_least or at_most")
         return self
+
+    def compares(self) -> set[str]:
+        """What the field has to be for every test to make sense: "text", "number" or, in error, both."""
+        operands = [self.equals, self.at_least, self.at_most, *(self.is_in or ())]
+        return {"text" if isinstance(operand, str) else "number" for operand in operands if operand is not None}
 
     def expression(self) -> pl.Expr:
         """True where the event meets the condition; a missing value never does."""
@@ -54,7 +71,7 @@ class AggregateConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
     aggregate: Aggregation
     field: str | None = None
     q: float | None = Field(None, gt=0, lt=1)
@@ -62,6 +79,8 @@ class AggregateConfig(BaseModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if self.name in RESERVED:
+            raise ValueError(f"{self.name!r} is a name of our own; call the aggregate something else")
         if (self.aggregate == "quantile") != (self.q is not None):
             raise ValueError(f"{self.name}: q belongs to a quantile, and it needs one")
         if self.aggregate == "share" and self.where is None:
@@ -73,16 +92,20 @@ class AggregateConfig(BaseModel):
     @property
     def _values(self) -> pl.Expr:
         """The present values of the field in the events that count."""
-        column = pl.col(self.field or "")
+        if self.field is None:
+            return pl.lit(None)
+        column = pl.col(self.field)
         return (column if self.where is None else column.filter(self.where.expression())).drop_nulls()
 
     @property
     def _n_matching(self) -> pl.Expr:
         return pl.len() if self.where is None else self.where.expression().sum()
 
+    # --- at once --------------------------------------------------------------------------------
+
     def direct(self, size_ms: int) -> pl.Expr:
         """From the rows of a group to the finished value."""
-        values = self._values if self.field is not None else pl.lit(None)
+        values = self._values
         match self.aggregate:
             case "count":
                 out = self._n_matching.cast(pl.Float64)
@@ -101,11 +124,11 @@ class AggregateConfig(BaseModel):
             case "max":
                 out = values.max()
             case "quantile":
-                out = values.quantile(self.q or 0.5, interpolation="linear")
+                out = values.quantile(self.q or 0.5, interpolation="lower")
             case "distinct":
                 out = values.n_unique().cast(pl.Float64)
             case "entropy":
-                out = pl.when(values.len() > 0).then(values.unique_counts().entropy())
+                out = pl.when(values.len() > 0).then(values.unique_counts().entropy().clip(lower_bound=0.0))
             case "top_share":
                 out = values.unique_counts().max() / values.len()
             case "last":
@@ -132,48 +155,72 @@ class AggregateConfig(BaseModel):
                 out = value
         return out.alias(self.name)
 
-    # --- partials ----------------------------------------------------------------------------
+    # --- by partials ----------------------------------------------------------------------------
 
     def partial(self) -> list[pl.Expr]:
         """From the rows of a group to columns that merge; none for aggregates by value."""
-        name, values = self.name, self._values if self.field is not None else pl.lit(None)
+        values = self._values
+        n, total = values.len().cast(pl.Int64).alias(f"{self.name}.n"), values.sum().alias(f"{self.name}.s")
         match self.aggregate:
             case "count" | "share":
-                return [self._n_matching.cast(pl.Int64).alias(f"{name}.n")]
+                return [self._n_matching.cast(pl.Int64).alias(f"{self.name}.n")]
             case "sum" | "rate" | "mean":
-                return [values.len().cast(pl.Int64).alias(f"{name}.n"), values.sum().alias(f"{name}.s")]
+                return [n, total]
             case "std":
+                # Squares about the mean, not about zero: those would cancel for large values that vary little.
+                squares = (values.var(ddof=0) * values.len()).fill_null(0.0)
+                return [n, total, squares.alias(f"{self.name}.v")]
+            case "min":
+                return [values.min().alias(f"{self.name}.lo")]
+            case "max":
+                return [values.max().alias(f"{self.name}.hi")]
+            case "last":
+                return [values.last().alias(f"{self.name}.last")]
+            case _:
+                return []
+
+    def merged(self) -> list[pl.Expr]:
+        """From the partial columns of a group to one of each."""
+        n, total = pl.col(f"{self.name}.n"), pl.col(f"{self.name}.s")
+        match self.aggregate:
+            case "count" | "share":
+                return [n.sum()]
+            case "sum" | "rate" | "mean":
+                return [n.sum(), total.sum()]
+            case "std":
+                # Chan, Golub, LeVeque 1983, Algorithms for computing the sample variance, equation 2.1.
+                apart = total / n - total.sum() / n.sum()
+                squares = pl.col(f"{self.name}.v")
                 return [
-                    values.len().cast(pl.Int64).alias(f"{name}.n"),
-                    values.sum().alias(f"{name}.s"),
-                    (values * values).sum().alias(f"{name}.q"),
+                    n.sum(),
+                    total.sum(),
+                    pl.when(n > 0).then(squares + n * apart * apart).sum().alias(f"{self.name}.v"),
                 ]
             case "min":
-                return [values.min().alias(f"{name}.lo")]
+                return [pl.col(f"{self.name}.lo").min()]
             case "max":
-                return [values.max().alias(f"{name}.hi")]
+                return [pl.col(f"{self.name}.hi").max()]
             case "last":
-                return [values.last().alias(f"{name}.last")]
+                return [pl.col(f"{self.name}.last").drop_nulls().last()]
             case _:
                 return []
 
     def finish(self, size_ms: int) -> pl.Expr | None:
         """From merged columns to the finished value; None for aggregates by value."""
-        n, s = pl.col(f"{self.name}.n"), pl.col(f"{self.name}.s")
+        n, total = pl.col(f"{self.name}.n"), pl.col(f"{self.name}.s")
         match self.aggregate:
             case "count":
                 out = n.cast(pl.Float64)
             case "share":
                 out = n / pl.col("n_events")
             case "sum":
-                out = pl.when(n > 0).then(s)
+                out = pl.when(n > 0).then(total)
             case "rate":
-                out = pl.when(n > 0).then(s / (size_ms / 1000))
+                out = pl.when(n > 0).then(total / (size_ms / 1000))
             case "mean":
-                out = pl.when(n > 0).then(s / n)
+                out = pl.when(n > 0).then(total / n)
             case "std":
-                variance = pl.col(f"{self.name}.q") / n - (s / n) * (s / n)
-                out = pl.when(n > 0).then(pl.max_horizontal(variance, 0.0).sqrt())
+                out = pl.when(n > 0).then((pl.col(f"{self.name}.v") / n).sqrt())
             case "min":
                 out = pl.col(f"{self.name}.lo")
             case "max":
@@ -184,43 +231,44 @@ class AggregateConfig(BaseModel):
                 return None
         return out.alias(self.name)
 
-    def value_counts(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Long table (entity, value, n) of an aggregate by value; a quantile counts logarithmic buckets."""
-        kept = rows if self.where is None else rows.filter(self.where.expression())
-        value = pl.col(self.field or "")
-        if self.aggregate == "quantile":
-            value = value.sign() * (value.abs().log1p() / _LOG_GAMMA).ceil()
-        counted = kept.select("entity", value=value).drop_nulls("value").group_by("entity", "value").agg(n=pl.len())
-        return counted.with_columns(pl.col("n").cast(pl.Int64))
+    # --- by counts of values --------------------------------------------------------------------
 
-    def finish_counts(self) -> pl.Expr:
-        """From a group of the long table, sorted by value, to the finished value."""
-        n = pl.col("n")
+    @property
+    def counted(self) -> str:
+        """What is counted; aggregates that agree in it share one table of counts."""
+        bucketed = "buckets" if self.aggregate == "quantile" else "values"
+        return f"{self.field} {bucketed} {self.where.model_dump_json() if self.where else ''}"
+
+    def counted_values(self) -> pl.Expr:
+        """The value of each row that is counted, null where none is; a quantile counts logarithmic buckets."""
+        column = pl.col(self.field or "")
+        kept = column if self.where is None else pl.when(self.where.expression()).then(column)
+        return _bucket(kept) if self.aggregate == "quantile" else kept
+
+    def finish_counts(self, counts: ValueCounts, n_entities: int) -> NDArray[np.float64]:
+        """The finished value of each entity, (E,); NaN where there is none."""
         match self.aggregate:
             case "distinct":
-                out = pl.len().cast(pl.Float64)
+                return counts.distinct(n_entities)
             case "entropy":
-                out = n.entropy()
+                return counts.entropy(n_entities)
             case "top_share":
-                out = n.max() / n.sum()
+                return counts.top_share(n_entities)
             case _:
-                bucket = pl.col("value").filter(n.cum_sum() >= (self.q or 0.5) * n.sum()).first()
-                # The middle of a bucket of log1p, undone.
-                out = bucket.sign() * (((bucket.abs() - 0.5) * _LOG_GAMMA).exp() - 1.0).clip(lower_bound=0.0)
-        return out.alias(self.name)
+                return _from_bucket(counts.quantile(self.q or 0.5, n_entities))
 
 
-_LOG_GAMMA: Final = 0.019802627296179712  # log(1.02)
+def _bucket(column: pl.Expr) -> pl.Expr:
+    """The bucket of a number; buckets order as numbers do, and zero has its own.
+
+    Source: Masson, Rim, Lee 2019, DDSketch, section 2.
+    """
+    bucket = (column.abs().log() / _LOG_GAMMA).ceil() + _BEYOND
+    return pl.when(column == 0).then(0.0).otherwise(column.sign() * bucket)
 
 
-def merged(name: str) -> Any:
-    """How a partial column of that name merges: by its suffix."""
-    suffix = name.rpartition(".")[2]
-    column = pl.col(name)
-    if suffix == "lo":
-        return column.min()
-    if suffix == "hi":
-        return column.max()
-    if suffix == "last":
-        return column.drop_nulls().last()
-    return column.sum()
+def _from_bucket(bucket: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The number within 1 % of all in its bucket."""
+    with np.errstate(over="ignore"):  # zero has no logarithm, and is told apart below
+        magnitude = np.exp((np.abs(bucket) - _BEYOND) * _LOG_GAMMA + _MIDDLE)
+    return np.where(bucket == 0, 0.0, np.sign(bucket) * magnitude)

@@ -42,7 +42,9 @@ def test_the_simulation_catches_the_naive_commit_rule(monkeypatch, random_logs):
 
     monkeypatch.setattr(WindowOperator, "progress", naive)
 
-    assert any(run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1]) for seed in range(1, 20))
+    assert any(
+        run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1]) for seed in range(1, 20)
+    )
 
 
 def test_the_simulation_catches_a_forgotten_watermark(monkeypatch, random_logs):
@@ -54,13 +56,17 @@ def test_the_simulation_catches_a_forgotten_watermark(monkeypatch, random_logs):
 
     monkeypatch.setattr(WindowOperator, "progress", forgetful)
 
-    assert any(run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1]) for seed in range(1, 20))
+    assert any(
+        run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1]) for seed in range(1, 20)
+    )
 
 
 def test_a_schedule_without_faults_equals_the_reference_however_it_is_cut(random_logs):
+    n_opened = 0
     for seed in range(12):
         logs, stages = random_logs(seed), the_stages(**KINDS[seed % len(KINDS)])
         whole = World(logs, stages).run()
         cut = World(logs, stages, random.Random(seed)).run()
         assert not whole.differences(cut)
-        assert any(alert["status"] == "open" for alert in whole.alerts.values()) or seed % 3 == 2
+        n_opened += sum(alert["status"] == "open" for alert in whole.alerts.values())
+    assert n_opened > 10, "hardly an incident to compare"
