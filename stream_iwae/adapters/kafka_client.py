@@ -4,7 +4,13 @@ import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.errors import (
+    AuthorizationError,
+    KafkaConfigurationError,
+    KafkaError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+)
 
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.errors import BrokerUnreachableError, ConfigurationError
@@ -47,6 +53,8 @@ def connected(config: KafkaConfig, make: Callable[[], T]) -> T:
         raise ConfigurationError(
             "kafka.sasl_username", config.sasl_username, f"the broker refuses it: {error}"
         ) from error
+    except KafkaConfigurationError as error:
+        raise ConfigurationError("kafka", config.bootstrap_servers, f"the client refuses the settings: {error}") from error
     except (KafkaTimeoutError, KafkaError, OSError) as error:
         hint = "is it running, and is the address right?"
         if config.security_protocol != "PLAINTEXT":

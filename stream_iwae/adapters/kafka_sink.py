@@ -52,6 +52,7 @@ class KafkaOutputSink:
                 batch_size=262_144,
                 max_request_size=max(config.max_message, 1_048_576),
                 transaction_timeout_ms=config.transaction_timeout,
+                request_timeout_ms=min(30_000, config.transaction_timeout),
                 delivery_timeout_ms=config.transaction_timeout + 10_000,
             ),
         )

@@ -57,6 +57,11 @@ class ServiceProcess:
         """Of the service; its trainer is a child."""
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.poll()
+
     def status(self) -> Status:
         """The section `service` of /status; empty before the first turn of its loop."""
         if self._port is None:
