@@ -1,7 +1,7 @@
 """In-memory twins of the ports, for replays and tests; they keep the promises of the real ones."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from stream_iwae.adapters.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ArtefactError, DeliveryError
 from stream_iwae.ports import CommittedOffset, GroupToken, ModelAnnouncement, OutputRecord, Polled
+
+
+KEPT_VERSIONS: Final = 5  # as model_store.py, which would load the Kafka client
 
 
 class VirtualClock:
@@ -48,12 +51,22 @@ class MemoryEventSource:
         """Records of partitions that are not paused, and changes of the assignment."""
         self._broker.before_effect("poll")
         assigned, revoked, lost = self._rejoin()
+        gaps = tuple(self._skip_deleted(sorted(set(self._positions) - self._paused - assigned)))
         records = [
             batch
             for partition in sorted(set(self._positions) - self._paused - assigned)
             if (batch := self._fetch(partition)) is not None
         ]
-        return Polled(tuple(records), frozenset(assigned), frozenset(revoked), frozenset(lost))
+        return Polled(tuple(records), frozenset(assigned), frozenset(revoked), frozenset(lost), gaps)
+
+    def _skip_deleted(self, partitions: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Go on at the first record there is; (partition, how many were lost)."""
+        for partition in partitions:
+            first = self._broker.first_offset(self.topic, partition)
+            lost = first - self._positions[partition]
+            if lost > 0:
+                self._positions[partition] = first
+                yield partition, lost
 
     def _rejoin(self) -> tuple[set[int], set[int], set[int]]:
         """Assigned, revoked and lost partitions; who slept through a generation has lost all it had."""
@@ -104,8 +117,8 @@ class MemoryEventSource:
         return {partition: committed.get((self.topic, partition)) for partition in partitions}
 
     def beginning_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
-        """Nothing is ever deleted here."""
-        return dict.fromkeys(partitions, 0)
+        """The first offset that the log still holds."""
+        return {partition: self._broker.first_offset(self.topic, partition) for partition in partitions}
 
     def end_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
         """The offset after the last stable record."""
@@ -210,6 +223,17 @@ class ModelShelf:
         self.blobs: dict[str, bytes] = {}
         self.n_announced = 0
         self.current: ModelAnnouncement | None = None
+        self.damaged: set[str] = set()
+
+    def blob(self, version: str) -> bytes:
+        """One artefact.
+
+        Raises:
+            ArtefactError: It is missing or was declared damaged.
+        """
+        if version not in self.blobs or version in self.damaged:
+            raise ArtefactError(f"there is no sound model {version!r}")
+        return self.blobs[version]
 
 
 class MemoryModelStore:
@@ -224,11 +248,18 @@ class MemoryModelStore:
         if self._n_seen == self._shelf.n_announced:
             return None
         self._n_seen = self._shelf.n_announced
-        return self._shelf.current
+        current = self._shelf.current
+        if current is not None:
+            self._shelf.blob(current.version)
+        return current
 
     def publish(self, version: str, blob: bytes, announced_ms: int) -> None:  # noqa: ARG002  # the port's
-        """Store and announce."""
-        self._shelf.blobs[version] = blob
+        """Store and announce; the newest five are kept."""
+        blobs = self._shelf.blobs
+        blobs.pop(version, None)
+        blobs[version] = blob
+        for old in list(blobs)[:-KEPT_VERSIONS]:
+            del blobs[old]
         self._shelf.current = ModelAnnouncement(version, blob)
         self._shelf.n_announced += 1
 
@@ -238,9 +269,7 @@ class MemoryModelStore:
 
     def load(self, version: str) -> bytes:
         """The artefact of one version."""
-        if version not in self._shelf.blobs:
-            raise ArtefactError(f"there is no model {version!r}")
-        return self._shelf.blobs[version]
+        return self._shelf.blob(version)
 
     def close(self) -> None:
         """Nothing is held."""

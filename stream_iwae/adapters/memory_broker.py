@@ -14,6 +14,7 @@ from stream_iwae.ports import CommittedOffset, OutputRecord
 
 Topic = str
 Place = tuple[str, int]  # topic, partition
+MAX_MESSAGE_BYTES: Final = 1_048_576  # what a broker takes unless told otherwise
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class MemoryBroker:
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
         self.logs: dict[Topic, list[list[Entry]]] = {}
+        self._first: dict[Place, int] = {}  # offset of the first record that retention has left
         self.groups: dict[str, Group] = {}
         self._epochs: dict[str, int] = {}
         self._open: dict[str, Transaction] = {}
@@ -82,6 +84,14 @@ class MemoryBroker:
         log.append(Entry(key, value, timestamp_ms))
         return len(log) - 1
 
+    def first_offset(self, topic: Topic, partition: int) -> int:
+        """The first offset that the log still holds."""
+        return self._first.get((topic, partition), 0)
+
+    def delete_before(self, topic: Topic, partition: int, offset: int) -> None:
+        """Let retention delete what lies before `offset`."""
+        self._first[topic, partition] = offset
+
     def stable_end(self, topic: Topic, partition: int) -> int:
         """The offset after the last stable record: where the first open transaction begins."""
         log = self.logs[topic][partition]
@@ -92,7 +102,7 @@ class MemoryBroker:
         return [
             (partition, offset, log[offset])
             for partition, log in enumerate(self.logs[topic])
-            for offset in range(self.stable_end(topic, partition))
+            for offset in range(self.first_offset(topic, partition), self.stable_end(topic, partition))
             if log[offset].is_visible and not log[offset].is_marker
         ]
 
@@ -131,7 +141,11 @@ class MemoryBroker:
         for record in records:
             self.before_effect("append")
             self._check_epoch(transactional_id, epoch)
-            self._append(transaction, record)
+            try:
+                self._append(transaction, record)
+            except DeliveryError:
+                self._end(transactional_id, is_committed=False)
+                raise
         self.before_effect("offsets")
         if membership is not None and offsets:
             self._check_membership(transactional_id, membership)
@@ -146,6 +160,9 @@ class MemoryBroker:
     def _append(self, transaction: Transaction, record: OutputRecord) -> None:
         if record.topic not in self.logs:
             raise DeliveryError(f"there is no topic {record.topic}")
+        size = len(record.key or b"") + len(record.value or b"")
+        if size > MAX_MESSAGE_BYTES:
+            raise DeliveryError(f"a record of {size} bytes for {record.topic}")
         logs = self.logs[record.topic]
         partition = record.partition
         if partition is None:
