@@ -101,6 +101,10 @@ class AggregateConfig(BaseModel):
     def _n_matching(self) -> pl.Expr:
         return pl.len() if self.where is None else self.where.expression().sum()
 
+    def reads(self) -> set[str]:
+        """The event fields that it needs."""
+        return {name for name in (self.field, self.where.field if self.where else None) if name is not None}
+
     # --- at once --------------------------------------------------------------------------------
 
     def direct(self, size_ms: int) -> pl.Expr:

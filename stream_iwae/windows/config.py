@@ -23,7 +23,7 @@ class WindowsConfig(BaseModel):
     max_entities: int = Field(100_000, ge=1, description="A pane; later ones are folded into `other`")
     max_distinct: int = Field(65_536, ge=2, description="Values counted for an entity and a pane of many events")
     absent_windows: int = Field(3, ge=0, le=16, description="Empty windows of an entity that fell silent; 0: none")
-    present_history: int = Field(10, ge=1, le=24, description="Windows before an entity can be missed")
+    present_history: int = Field(10, ge=1, le=48, description="Windows before an entity can be missed")
     present_share: float = Field(0.8, gt=0, le=1, description="Share of its windows that a missed entity was there")
     source_share: float = Field(
         0.8, gt=0, le=1, description="Share of a source's entities whose silence is the source's"

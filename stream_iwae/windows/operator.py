@@ -4,8 +4,7 @@ Every event belongs to one pane; windows merge panes. An event is late if its pa
 the watermark at its offset, so where a poll cuts the log changes nothing. Progress and replay: docs/adr/0002.
 """
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,14 +14,15 @@ from numpy.typing import NDArray
 
 from stream_iwae.batches import OTHER_ENTITY, EventBatch, WindowBatch
 from stream_iwae.state import KeyedState
-from stream_iwae.windows import panes
 from stream_iwae.windows.aggregates import AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
-from stream_iwae.windows.panes import Pane, Partial, Reducer
-from stream_iwae.windows.presence import Absence, Presence, Record
-from stream_iwae.windows.progress import Progress
+from stream_iwae.windows.panes import Pane, Reducer
+from stream_iwae.windows.presence import Absence, Presence
+from stream_iwae.windows.presence_table import Record
+from stream_iwae.windows.progress import MAX_JUMPS, Progress
 
 _NEVER: Final = -(2**62)  # a watermark before all time
+_DIRECT_ROWS: Final = 262_144  # of several small windows that are aggregated in one go
 _LEADING: Final = {
     "entity": pl.String,
     "window_start_ms": pl.Int64,
@@ -54,10 +54,10 @@ class WindowOperator:
         self._presence = Presence(config)
         self._panes: dict[int, Pane] = {}  # by start
         self._watermark_ms = _NEVER
-        self._swallowed_until_ms = _NEVER  # windows that end at or before it were emitted before a restart
-        self._last_wave_ms: int | None = None  # end of the last wave that presence has seen
+        self._closed_until_ms = _NEVER  # end of the last wave of windows that was emitted, or was empty
         self._jumps: list[tuple[int, int]] = []
-        self._schema: dict[str, Any] = {}
+        self._refilling: Progress | None = None  # what a restart began from, until the replay has caught up
+        self._nothing: pl.DataFrame | None = None  # no rows, once the types of the columns are known
 
     # --- flow --------------------------------------------------------------------------------
 
@@ -71,152 +71,164 @@ class WindowOperator:
             return Windowed(self._record_windows(frame), frame.height, 0, 0)
         times = frame["timestamp_ms"].to_numpy()
         offsets = frame["offset"].to_numpy()
-        watermarks = self._watermarks(times, offsets)
+        before, watermarks = self._watermarks(times, offsets)
         starts = times - times % self._config.pane
         is_late = starts + self._config.pane <= watermarks
-        before = np.concatenate([[self._watermark_ms], watermarks[:-1]]) if len(times) else watermarks
+        rows = frame.select(self._reducer.columns)
         n_folded = 0
-        for start in np.unique(starts[~is_late]).tolist():
-            rows = np.flatnonzero((starts == start) & ~is_late)
+        for start, at in _by_pane(starts, is_late):
+            if self._last_end(start) <= self._closed_until_ms:
+                continue  # a replay: all its windows were emitted before
             pane = self._panes.get(start)
             if pane is None:
-                pane = Pane(start, int(offsets[rows[0]]), int(before[rows[0]]))
+                pane = Pane(start, int(offsets[at[0]]), int(before[at[0]]))
                 self._panes[start] = pane
-            part = frame if len(rows) == frame.height else frame[rows]
-            n_folded += self._fill(pane, part)
+            n_folded += self._fill(pane, rows if len(at) == rows.height else rows[at])
         if len(times):
             self._watermark_ms = int(watermarks[-1])
         self._watermark_ms = max(self._watermark_ms, self._jump_at(next_offset))
+        self._catch_up(next_offset)
         n_late = int(np.count_nonzero(is_late))
         return Windowed(self._close(), frame.height - n_late, n_late, n_folded)
 
     def advance(self, watermark_ms: int, position: int) -> WindowBatch:
-        """Move the watermark of a quiet partition; remembered, so that a replay does the same."""
+        """Move the watermark of a quiet partition; remembered, so that a replay does the same.
+
+        It moves to ends of panes alone, as nothing else depends on it. Where the jumps to remember are too
+        many for the commit's metadata, it waits until it can close every pane, which needs no memory.
+        """
+        self._catch_up(position)
+        watermark_ms -= watermark_ms % self._config.pane
         if self._config.kind == "record" or watermark_ms <= self._watermark_ms:
             return self._batch([])
-        self._jumps = [jump for jump in self._jumps if jump[0] != position]
-        self._jumps.append((position, watermark_ms))
+        jumps = [jump for jump in self._jumps if jump[0] != position]
+        closes_all = all(self._last_end(start) <= watermark_ms for start in self._panes)
+        if len(jumps) >= MAX_JUMPS and not closes_all:
+            return self._batch([])
+        self._jumps = [] if closes_all else [*jumps, (position, watermark_ms)]
         self._watermark_ms = watermark_ms
         return self._close()
 
-    def _watermarks(self, times: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The watermark at each event, itself included, (N,)."""
+    def _watermarks(
+        self, times: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The watermark just before each event, and with it, (N,) both."""
         reached = np.maximum.accumulate(np.maximum(times - self._config.grace, self._watermark_ms))
+        before = np.concatenate([np.array([self._watermark_ms]), reached[:-1]]) if len(times) else reached
         for position, watermark_ms in self._jumps:
-            reached = np.where(offsets >= position, np.maximum(reached, watermark_ms), reached)
-        return reached
+            jumped = np.where(offsets >= position, watermark_ms, _NEVER)
+            reached, before = np.maximum(reached, jumped), np.maximum(before, jumped)
+        return before, reached
 
     def _jump_at(self, next_offset: int) -> int:
         return max((to for position, to in self._jumps if position <= next_offset), default=_NEVER)
 
     def _fill(self, pane: Pane, rows: pl.DataFrame) -> int:
-        """Add rows to a pane, reducing each CHUNK_ROWS of them; returns how many were folded."""
-        rows, n_folded = self._fold(pane, rows)
-        pane.n_rows += rows.height
-        while rows.height:
-            room = panes.CHUNK_ROWS - sum(part.height for part in pane.rows)
-            pane.rows.append(rows[:room])
-            rows = rows[room:]
-            if rows.height or room == pane.rows[-1].height:
-                self._reduce(pane)
-        return n_folded
+        """Add rows to a pane; returns how many were folded."""
+        is_folded = self._is_folded(pane, rows["entity"])
+        if is_folded is not None:
+            entity = pl.when(is_folded).then(pl.lit(OTHER_ENTITY)).otherwise(pl.col("entity"))
+            rows = rows.with_columns(entity=entity)
+        self._reducer.hold(pane, rows)
+        return 0 if is_folded is None else int(is_folded.sum())
 
-    def _reduce(self, pane: Pane) -> None:
-        if pane.rows:
-            reduced = self._reducer.reduce(pl.concat(pane.rows, rechunk=True))
-            pane.partial = reduced if pane.partial is None else self._reducer.merge([pane.partial, reduced])
-            pane.rows = []
-
-    def _fold(self, pane: Pane, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    def _is_folded(self, pane: Pane, entities: pl.Series) -> pl.Series | None:
         """The first `max_entities` entities of a pane keep their names; later ones become `other`."""
         limit = self._config.max_entities
         if pane.names is None:
-            if pane.n_rows + rows.height <= limit:
-                return rows, 0
-            parts = [part["entity"] for part in pane.rows]
-            parts += [pane.partial.scalars["entity"]] if pane.partial is not None else []
-            pane.names = set(pl.concat(parts)) if parts else set()
-        names = pane.names
-        for entity in rows["entity"].unique(maintain_order=True):
-            if len(names) >= limit:
-                break
-            names.add(entity)
-        is_known = rows["entity"].is_in(list(names))
-        n_folded = rows.height - int(is_known.sum())
-        if n_folded:
-            entity = pl.when(is_known).then(pl.col("entity")).otherwise(pl.lit(OTHER_ENTITY))
-            rows = rows.with_columns(entity=entity)
-        return rows, n_folded
+            if pane.n_rows + len(entities) <= limit:
+                return None
+            held = [part["entity"] for part in (*pane.rows, *(partial.scalars for partial in pane.partials))]
+            pane.names = set().union(*(part.to_list() for part in held))
+        unknown = []
+        for entity in entities.unique(maintain_order=True).to_list():
+            if entity not in pane.names:
+                if len(pane.names) < limit:
+                    pane.names.add(entity)
+                else:
+                    unknown.append(entity)
+        return entities.is_in(unknown) if unknown else None
 
     # --- closing -----------------------------------------------------------------------------
 
     def _close(self) -> WindowBatch:
         """Emit every window that the watermark has passed, in waves of equal end."""
+        reached = self._wave_at(self._watermark_ms)
+        if reached <= self._closed_until_ms:
+            return self._batch([])
         frames = []
-        due = self._due_ends()
-        while (end := self._next_wave(due)) is not None:
-            wave = self._wave(end)
-            present = dict(zip(wave["entity"], wave["source"].fill_null(""), strict=True))
-            self._last_wave_ms = end
-            if wave.height:
-                frames.append(self._leading(wave.drop("source"), end))
+        for finished in self._finished(self._due_ends(reached)):
+            frames.append(self._with_leading(finished))
             if self._config.absent_windows:
-                absences = self._presence.wave(end, present)
-                if absences:
-                    frames.append(self._empty(absences, end))
-        self._panes = {start: pane for start, pane in self._panes.items() if self._last_end(start) > self._watermark_ms}
+                waves = finished.partition_by("window_end_ms", as_dict=True, maintain_order=True)
+                for (end,), wave in waves.items():
+                    frames += self._quiet_waves(end - self._config.step)
+                    frames += self._wave(end, wave["entity"].to_list(), wave["source"].fill_null("").to_list())
+        frames += self._quiet_waves(reached)
+        self._panes = {start: pane for start, pane in self._panes.items() if self._last_end(start) > reached}
         return self._batch(frames)
 
-    def _due_ends(self) -> deque[int]:
-        """Ends, at or before the watermark, of windows that have events and were not emitted before."""
-        step, after = self._config.step, self._last_wave_ms
-        ends = {
-            end
-            for start in self._panes
-            for end in range(self._first_end(start), self._last_end(start) + 1, step)
-            if end <= self._watermark_ms and (after is None or end > after)
-        }
-        return deque(sorted(ends))
+    def _finished(self, ends: Sequence[int]) -> Iterator[pl.DataFrame]:
+        """The windows that end then, sorted by end and entity; small ones together, as each call has its price."""
+        small: list[tuple[int, list[Pane]]] = []
+        n_rows = 0
+        for end in ends:
+            start = end - self._config.size
+            held = [self._panes[at] for at in range(start, end, self._config.pane) if at in self._panes]
+            is_small, n_more = self._reducer.is_small(held), sum(pane.n_rows for pane in held)
+            if small and (not is_small or n_rows + n_more > _DIRECT_ROWS):
+                yield self._reducer.direct(small)
+                small, n_rows = [], 0
+            if is_small:
+                small.append((end, held))
+                n_rows += n_more
+            else:
+                yield self._reducer.by_partials(end, held)
+        if small:
+            yield self._reducer.direct(small)
 
-    def _next_wave(self, due: deque[int]) -> int | None:
-        """The next wave with events, or before it one without, while there is anybody to miss."""
-        if self._last_wave_ms is not None and len(self._presence.state):
-            quiet = self._last_wave_ms + self._config.step
-            if quiet <= self._watermark_ms and (not due or quiet < due[0]):
-                return quiet
-        return due.popleft() if due else None
+    def _wave(self, end: int, entities: Sequence[str], sources: Sequence[str]) -> list[pl.DataFrame]:
+        """Empty windows of those who are missing in one wave."""
+        self._closed_until_ms = end
+        absences = self._presence.wave(end, entities, sources)
+        return [self._empty_windows(absences, end)] if absences else []
+
+    def _quiet_waves(self, until: int) -> list[pl.DataFrame]:
+        """Waves up to `until` in which nobody was there, while there is anybody to miss."""
+        frames: list[pl.DataFrame] = []
+        while self._closed_until_ms < until and not self._presence.is_empty:
+            frames += self._wave(self._closed_until_ms + self._config.step, [], [])
+        self._closed_until_ms = max(self._closed_until_ms, until)
+        return frames
+
+    def _due_ends(self, reached: int) -> list[int]:
+        """Ends up to `reached` of windows that have events and were not emitted before."""
+        step, after = self._config.step, self._closed_until_ms
+        due: set[int] = set()
+        for start in self._panes:
+            due.update(range(max(self._first_end(start), after + step), min(self._last_end(start), reached) + 1, step))
+        return sorted(due)
+
+    def _wave_at(self, watermark_ms: int) -> int:
+        """The last end of any window at or before the watermark."""
+        step, phase = self._config.step, self._config.size % self._config.step
+        return (watermark_ms - phase) // step * step + phase
 
     def _first_end(self, start: int) -> int:
         """End of the first window that holds the pane."""
         step, size = self._config.step, self._config.size
-        first_start = -(-(start + self._config.pane - size) // step) * step
-        return first_start + size
+        return -(-(start + self._config.pane - size) // step) * step + size
 
     def _last_end(self, start: int) -> int:
         """End of the last window that holds the pane."""
         return start // self._config.step * self._config.step + self._config.size
 
-    def _wave(self, end: int) -> pl.DataFrame:
-        """All windows that end then: one finished row an entity, sorted."""
-        start = end - self._config.size
-        held = [self._panes[at] for at in range(start, end, self._config.pane) if at in self._panes]
-        if not held:
-            return pl.DataFrame(schema={"entity": pl.String, "source": pl.String})
-        if len(held) == 1 and held[0].partial is None and self._config.pane == self._config.size:
-            return self._reducer.direct(pl.concat(held[0].rows, rechunk=True))
-        return self._reducer.finish(self._reducer.merge([self._reduced(pane) for pane in held]))
-
-    def _reduced(self, pane: Pane) -> Partial:
-        self._reduce(pane)
-        if pane.partial is None:
-            raise RuntimeError(f"pane {pane.start_ms} holds no events")
-        return pane.partial
-
     # --- rows --------------------------------------------------------------------------------
 
     def _record_windows(self, frame: pl.DataFrame) -> WindowBatch:
+        """Each event a row, in offset order: another order would depend on where a poll cuts."""
         if frame.height:
-            self._watermark_ms = max(self._watermark_ms, int(frame["timestamp_ms"].max()))  # type: ignore[arg-type]
+            self._watermark_ms = max(self._watermark_ms, int(frame["timestamp_ms"].to_numpy().max()))
         rows = self._reducer.events(frame)
         time = pl.col("timestamp_ms")
         rows = rows.with_columns(
@@ -224,46 +236,49 @@ class WindowOperator:
         )
         return WindowBatch(self._partition, rows.select(*_LEADING, *self._reducer.names))
 
-    def _leading(self, wave: pl.DataFrame, end: int) -> pl.DataFrame:
-        return wave.with_columns(
-            window_start_ms=pl.lit(end - self._config.size, dtype=pl.Int64),
-            window_end_ms=pl.lit(end, dtype=pl.Int64),
+    def _with_leading(self, finished: pl.DataFrame) -> pl.DataFrame:
+        frame = finished.with_columns(
+            window_start_ms=pl.col("window_end_ms") - self._config.size,
             silence_p_value=pl.lit(None, dtype=pl.Float64),
         )
+        return frame.select(*_LEADING, *self._reducer.names)
 
-    def _empty(self, absences: list[Absence], end: int) -> pl.DataFrame:
+    def _empty_windows(self, absences: list[Absence], end: int) -> pl.DataFrame:
         n = len(absences)
-        return pl.DataFrame(
-            {
-                "entity": [absence.entity for absence in absences],
-                "window_start_ms": [end - self._config.size] * n,
-                "window_end_ms": [end] * n,
-                "n_events": [0] * n,
-                "silence_p_value": [absence.silence_p_value for absence in absences],
-                **{name: [0.0] * n for name in self._reducer.counts},
-            },
-            schema_overrides={
-                name: kind for name, kind in _LEADING.items() if name not in {"first_offset", "last_offset"}
-            },
-        )
+        columns: dict[str, Any] = {
+            "entity": [absence.entity for absence in absences],
+            "window_start_ms": [end - self._config.size] * n,
+            "window_end_ms": [end] * n,
+            "n_events": [0] * n,
+            "silence_p_value": [absence.silence_p_value for absence in absences],
+            **{name: [0.0] * n for name in self._reducer.counts},
+        }
+        return pl.DataFrame(columns, schema_overrides={name: _LEADING[name] for name in columns if name in _LEADING})
 
     def _learn_types(self, frame: pl.DataFrame) -> None:
         """Types of the aggregates' columns, from the first batch that came, even an empty one."""
-        if not self._schema:
+        if self._nothing is None:
             rows = self._reducer.events(frame.clear())
-            self._schema = {name: rows.schema[name] for name in self._reducer.names}
+            self._nothing = _empty_frame({name: rows.schema[name] for name in self._reducer.names})
 
     def _batch(self, frames: list[pl.DataFrame]) -> WindowBatch:
-        schema: dict[str, Any] = {**_LEADING, **(self._schema or dict.fromkeys(self._reducer.names, pl.Float64))}
-        empty = pl.DataFrame(schema=schema)
-        whole = pl.concat([empty, *(frame for frame in frames if frame.height)], how="diagonal_relaxed", rechunk=True)
-        return WindowBatch(self._partition, whole.sort("window_end_ms", "entity", "first_offset", maintain_order=True))
+        nothing = self._nothing
+        if nothing is None:
+            nothing = _empty_frame(dict.fromkeys(self._reducer.names, pl.Float64))
+        if not frames:
+            return WindowBatch(self._partition, nothing)
+        whole = pl.concat([nothing, *frames], how="diagonal_relaxed", rechunk=True)
+        return WindowBatch(self._partition, whole.sort("window_end_ms", "entity") if len(frames) > 1 else whole)
 
     # --- what is kept ------------------------------------------------------------------------
 
     def progress(self, position: int) -> Progress:
         """What is safe to commit when everything below `position` has been added."""
-        oldest = min(self._panes.values(), key=lambda pane: pane.first_offset, default=None)
+        self._catch_up(position)
+        if self._refilling is not None:  # open windows are not whole yet, and nothing new has had an effect
+            return self._refilling
+        # Elements of one record share its offset: of two panes that begin there, the one that began earlier counts.
+        oldest = min(self._panes.values(), key=lambda pane: (pane.first_offset, pane.watermark_before_ms), default=None)
         offset = position if oldest is None else oldest.first_offset
         before = self._watermark_ms if oldest is None else oldest.watermark_before_ms
         self._jumps = [jump for jump in self._jumps if jump[0] > offset]
@@ -276,27 +291,30 @@ class WindowOperator:
         )
 
     def restore(self, progress: Progress) -> None:
-        """Begin again at `progress.offset`; windows that were emitted are swallowed in the replay."""
-        unknown = progress.watermark_at_offset_ms is None
-        self._watermark_ms = _NEVER if unknown else int(progress.watermark_at_offset_ms or 0)
-        self._swallowed_until_ms = _NEVER if progress.watermark_ms is None else progress.watermark_ms
-        self._jumps = list(progress.jumps)
+        """Begin again at `progress.offset`; windows that were emitted are not emitted again in the replay."""
         self._panes = {}
-        if progress.watermark_ms is not None:
-            phase = self._config.size % self._config.step
-            self._last_wave_ms = (progress.watermark_ms - phase) // self._config.step * self._config.step + phase
+        self._watermark_ms = _or_never(progress.watermark_at_offset_ms)
+        self._closed_until_ms = self._wave_at(_or_never(progress.watermark_ms))
+        self._jumps = list(progress.jumps)
+        self._refilling = progress
+        self._catch_up(progress.offset)
+
+    def _catch_up(self, position: int) -> None:
+        """End the replay where it has reached what was committed."""
+        if self._refilling is not None and position >= self._refilling.position:
+            self._watermark_ms = max(self._watermark_ms, _or_never(self._refilling.watermark_ms))
+            self._refilling = None
 
     @property
     def watermark_ms(self) -> int | None:
         """Event time up to which windows are closed; None before the first event."""
-        return _known(max(self._watermark_ms, self._swallowed_until_ms))
+        restored = _NEVER if self._refilling is None else _or_never(self._refilling.watermark_ms)
+        return _known(max(self._watermark_ms, restored))
 
     @property
     def n_open_windows(self) -> int:
-        """Entities in panes that still wait; an upper bound by rows where they are not yet reduced."""
-        return sum(
-            pane.partial.scalars.height if pane.partial is not None else pane.n_rows for pane in self._panes.values()
-        )
+        """Entities in panes that wait, each counted anew when its rows have doubled."""
+        return sum(pane.count_entities() for pane in self._panes.values())
 
     @property
     def presence(self) -> KeyedState[Record]:
@@ -304,5 +322,23 @@ class WindowOperator:
         return self._presence.state
 
 
+def _by_pane(starts: NDArray[np.int64], is_late: NDArray[np.bool_]) -> list[tuple[int, NDArray[np.intp]]]:
+    """Start of each pane, and the rows that it takes in, in offset order."""
+    taken = np.flatnonzero(~is_late)
+    if not len(taken):
+        return []
+    order = taken[np.argsort(starts[taken], kind="stable")]
+    cuts = np.flatnonzero(np.diff(starts[order])) + 1
+    return [(int(starts[rows[0]]), rows) for rows in np.split(order, cuts)]
+
+
+def _empty_frame(types: Mapping[str, Any]) -> pl.DataFrame:
+    return pl.DataFrame(schema={**_LEADING, **types})
+
+
 def _known(watermark_ms: int) -> int | None:
     return None if watermark_ms == _NEVER else watermark_ms
+
+
+def _or_never(watermark_ms: int | None) -> int:
+    return _NEVER if watermark_ms is None else watermark_ms

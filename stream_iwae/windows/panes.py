@@ -1,28 +1,43 @@
-"""Rows of one pane -> aggregates per entity, directly or by way of partials that merge."""
+"""Rows of panes -> aggregates per entity, directly or by way of partials that merge."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import polars as pl
 
-from stream_iwae.windows.aggregates import BY_VALUE, AggregateConfig, merged
+from stream_iwae.windows.aggregates import BY_VALUE, AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.windows.value_counts import ValueCounts, numbered
 
 CHUNK_ROWS: Final = 65_536  # rows of one pane that are held before they are reduced
+_MAX_PARTS: Final = 64  # frames that wait to be joined; small polls would leave thousands
 _NUMBERS: Final = (
+    pl.col("source").last(),
     pl.len().cast(pl.Int64).alias("n_events"),
     pl.col("offset").min().alias("first_offset"),
     pl.col("offset").max().alias("last_offset"),
+)
+_MERGED_NUMBERS: Final = (
+    pl.col("source").last(),
+    pl.col("n_events").sum(),
+    pl.col("first_offset").min(),
+    pl.col("last_offset").max(),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """What a pane, or several, come to so far."""
+    """What rows of one pane, or of several, come to."""
 
-    scalars: pl.DataFrame  # entity, source, n_events, first_offset, last_offset, partial columns
-    counts: dict[str, pl.DataFrame]  # aggregate by value -> (entity, value, n)
+    scalars: pl.DataFrame  # (E,): entity, source, n_events, first_offset, last_offset, partial columns
+    counts: dict[str, ValueCounts]  # what is counted -> counts, entities numbered by their row in `scalars`
+
+    @property
+    def size(self) -> int:
+        """Rows of the largest table."""
+        return max([self.scalars.height, *(len(counts) for counts in self.counts.values())])
 
 
 @dataclass(slots=True)
@@ -34,8 +49,19 @@ class Pane:
     watermark_before_ms: int  # just before the row at `first_offset`
     n_rows: int = 0
     rows: list[pl.DataFrame] = field(default_factory=list)  # not yet reduced, in offset order
-    partial: Partial | None = None
+    n_held: int = 0  # in `rows`
+    partials: list[Partial] = field(default_factory=list)  # of the rows before, in offset order
     names: set[str] | None = None  # entities so far; None while they cannot have reached the bound
+    n_entities: int = 0  # when last counted
+    n_counted: int = 0  # rows then
+
+    def count_entities(self) -> int:
+        """About how many entities there are: counting again for every poll would cost more than the windows."""
+        if self.n_rows >= 2 * self.n_counted:
+            self.n_counted = self.n_rows
+            held = [part["entity"] for part in (*self.rows, *(partial.scalars for partial in self.partials))]
+            self.n_entities = pl.concat(held).n_unique() if held else 0
+        return self.n_entities
 
 
 class Reducer:
@@ -44,15 +70,14 @@ class Reducer:
     def __init__(self, config: WindowsConfig, aggregates: Sequence[AggregateConfig]) -> None:
         self._aggregates = tuple(aggregates)
         self._by_value = [aggregate for aggregate in aggregates if aggregate.aggregate in BY_VALUE]
+        self._counted = {aggregate.counted: aggregate.counted_values() for aggregate in self._by_value}
         self._size_ms = config.size
         self._max_distinct = config.max_distinct
+        self._max_rows = CHUNK_ROWS * config.pane // config.size
+        fields = {name for aggregate in aggregates for name in aggregate.reads()}
+        self.columns = ["entity", "source", "offset", *sorted(fields)]
         self.names = [aggregate.name for aggregate in aggregates]
         self.counts = [aggregate.name for aggregate in aggregates if aggregate.aggregate == "count"]
-
-    def direct(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Rows (entity, source, offset, fields) -> one finished row an entity, sorted by entity."""
-        finished = [aggregate.direct(self._size_ms) for aggregate in self._aggregates]
-        return rows.group_by("entity").agg(pl.col("source").last(), *_NUMBERS, *finished).sort("entity")
 
     def events(self, rows: pl.DataFrame) -> pl.DataFrame:
         """One finished row an event, in offset order."""
@@ -62,55 +87,110 @@ class Reducer:
         numbers = [one.alias("n_events"), offset.alias("first_offset"), offset.alias("last_offset")]
         return rows.select("entity", "timestamp_ms", *numbers, *finished)
 
-    def reduce(self, rows: pl.DataFrame) -> Partial:
-        """Rows in offset order -> a partial."""
-        partials = [expression for aggregate in self._aggregates for expression in aggregate.partial()]
-        scalars = rows.group_by("entity").agg(pl.col("source").last(), *_NUMBERS, *partials).sort("entity")
-        return Partial(scalars, {aggregate.name: self._counted(aggregate, rows) for aggregate in self._by_value})
+    # --- filling --------------------------------------------------------------------------------
 
-    def merge(self, parts: Sequence[Partial]) -> Partial:
+    def hold(self, pane: Pane, rows: pl.DataFrame) -> None:
+        """Add rows to a pane, and reduce each CHUNK_ROWS of them: the cuts are the pane's own, not a poll's."""
+        pane.n_rows += rows.height
+        while rows.height:
+            part = rows[: CHUNK_ROWS - pane.n_held]
+            pane.rows.append(part)
+            pane.n_held += part.height
+            rows = rows[part.height :]
+            if pane.n_held == CHUNK_ROWS:
+                pane.partials.append(self._reduce(_joined(pane.rows)))
+                pane.rows, pane.n_held = [], 0
+                self._compact(pane)
+        if len(pane.rows) > _MAX_PARTS:
+            pane.rows = [pl.concat(pane.rows, rechunk=True)]
+
+    def _compact(self, pane: Pane) -> None:
+        """Merge once the newer partials outweigh the first, so that memory is bounded and work stays linear."""
+        first, *newer = pane.partials
+        if sum(partial.size for partial in newer) > max(first.size, CHUNK_ROWS):
+            pane.partials = [self._merge(pane.partials)]
+
+    # --- closing --------------------------------------------------------------------------------
+
+    def is_small(self, panes: Iterable[Pane]) -> bool:
+        """Whether a window's panes are aggregated directly; depends on what they hold alone."""
+        return all(pane.n_rows < self._max_rows for pane in panes)
+
+    def direct(self, windows: Sequence[tuple[int, Sequence[Pane]]]) -> pl.DataFrame:
+        """Small windows (end, panes in time order) -> one finished row an entity, sorted by end and entity."""
+        finished = [aggregate.direct(self._size_ms) for aggregate in self._aggregates]
+        rows = _joined([part for _, panes in windows for pane in panes for part in pane.rows])
+        if len(windows) == 1:
+            out = rows.group_by("entity").agg(*_NUMBERS, *finished)
+            return out.with_columns(window_end_ms=pl.lit(windows[0][0], dtype=pl.Int64)).sort("entity")
+        heights = [sum(pane.n_rows for pane in panes) for _, panes in windows]
+        ends = np.repeat(np.array([end for end, _ in windows], dtype=np.int64), heights)
+        grouped = rows.with_columns(window_end_ms=ends).group_by("window_end_ms", "entity")
+        return grouped.agg(*_NUMBERS, *finished).sort("window_end_ms", "entity")
+
+    def by_partials(self, end: int, panes: Sequence[Pane]) -> pl.DataFrame:
+        """One window of many events -> one finished row an entity, sorted by entity."""
+        merged = self._merge([partial for pane in panes for partial in self._partials(pane)])
+        return self._finish(merged).with_columns(window_end_ms=pl.lit(end, dtype=pl.Int64))
+
+    # --- partials -------------------------------------------------------------------------------
+
+    def _partials(self, pane: Pane) -> list[Partial]:
+        """All that a pane holds; the watermark has passed its end, so nothing comes later."""
+        if self.is_small([pane]):
+            if not pane.partials:  # the rows stay: another window of the pane may be small
+                pane.partials.append(self._reduce(_joined(pane.rows)))
+        elif pane.rows:
+            pane.partials.append(self._reduce(_joined(pane.rows)))
+            pane.rows, pane.n_held = [], 0
+        return pane.partials
+
+    def _reduce(self, rows: pl.DataFrame) -> Partial:
+        """Rows in offset order -> a partial."""
+        numbers, entities = numbered(rows["entity"])
+        partials = [expression for aggregate in self._aggregates for expression in aggregate.partial()]
+        grouped = rows.with_columns(number=numbers).group_by("number").agg(*_NUMBERS, *partials).sort("number")
+        scalars = grouped.select(entities.alias("entity"), pl.exclude("number"))
+        counted = rows.select(**self._counted)
+        counts = {name: ValueCounts.count(numbers, counted[name]).bounded(self._max_distinct) for name in self._counted}
+        return Partial(scalars, counts)
+
+    def _merge(self, parts: Sequence[Partial]) -> Partial:
         """Partials in time and offset order -> one."""
         if len(parts) == 1:
             return parts[0]
-        scalars = pl.concat([part.scalars for part in parts], rechunk=True)
-        columns = [name for name in scalars.columns if "." in name]
-        together = scalars.group_by("entity", maintain_order=True).agg(
-            pl.col("source").last(),
-            pl.col("n_events").sum(),
-            pl.col("first_offset").min(),
-            pl.col("last_offset").max(),
-            *(merged(name) for name in columns),
-        )
+        together = pl.concat([part.scalars for part in parts], rechunk=True)
+        numbers, entities = numbered(together["entity"])
+        expressions = [expression for aggregate in self._aggregates for expression in aggregate.merged()]
+        grouped = together.with_columns(number=numbers).group_by("number").agg(*_MERGED_NUMBERS, *expressions)
+        scalars = grouped.sort("number").select(entities.alias("entity"), pl.exclude("number"))
+        renamed = np.split(numbers, np.cumsum([part.scalars.height for part in parts])[:-1])
         counts = {
-            aggregate.name: self._bounded(
-                pl.concat([part.counts[aggregate.name] for part in parts])
-                .group_by("entity", "value")
-                .agg(pl.col("n").sum())
-            )
-            for aggregate in self._by_value
+            name: ValueCounts.merge([part.counts[name] for part in parts], renamed).bounded(self._max_distinct)
+            for name in self._counted
         }
-        return Partial(together.sort("entity"), counts)
+        return Partial(scalars, counts)
 
-    def finish(self, partial: Partial) -> pl.DataFrame:
+    def _finish(self, partial: Partial) -> pl.DataFrame:
         """A partial -> one finished row an entity, sorted by entity."""
-        frame = partial.scalars
-        for aggregate in self._by_value:
-            finished = (
-                partial.counts[aggregate.name].group_by("entity", maintain_order=True).agg(aggregate.finish_counts())
-            )
-            frame = frame.join(finished, on="entity", how="left")
-            if aggregate.aggregate == "distinct":
-                frame = frame.with_columns(pl.col(aggregate.name).fill_null(0.0))
-        expressions = [aggregate.finish(self._size_ms) for aggregate in self._aggregates]
-        frame = frame.with_columns(expression for expression in expressions if expression is not None)
-        return frame.select("entity", "source", "n_events", "first_offset", "last_offset", *self.names).sort("entity")
+        frame, n_entities = partial.scalars, partial.scalars.height
+        columns: list[pl.Series | pl.Expr] = []
+        for aggregate in self._aggregates:
+            expression = aggregate.finish(self._size_ms)
+            if expression is not None:
+                columns.append(expression)
+            else:
+                found = aggregate.finish_counts(partial.counts[aggregate.counted], n_entities)
+                columns.append(pl.Series(aggregate.name, found, nan_to_null=True))
+        leading = ("entity", "source", "n_events", "first_offset", "last_offset")
+        return frame.select(*leading, *columns).sort("entity")
 
-    def _counted(self, aggregate: AggregateConfig, rows: pl.DataFrame) -> pl.DataFrame:
-        return self._bounded(aggregate.value_counts(rows))
 
-    def _bounded(self, counts: pl.DataFrame) -> pl.DataFrame:
-        """At most `max_distinct` values an entity, the most frequent ones; sorted by entity and value."""
-        if counts.height > self._max_distinct:
-            ranked = counts.sort(["entity", "n", "value"], descending=[False, True, False])
-            counts = ranked.group_by("entity", maintain_order=True).head(self._max_distinct)
-        return counts.sort("entity", "value")
+def _joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Rows as one frame that does not tell where it was cut.
+
+    polars marks a frame of one row as sorted and keeps the mark where it still holds after a concatenation; groups
+    of a column so marked are summed in another order, with other last bits. Taking all rows by number unmarks them.
+    """
+    whole = pl.concat(parts, rechunk=True)
+    return whole[np.arange(whole.height)]

@@ -1,18 +1,22 @@
 """Which entities are usually there, and were not: silence can be scored too."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream_iwae.batches import SOURCE_PREFIX
 from stream_iwae.state import KeyedState
 from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.windows.presence_table import PresenceTable, Record
 
-Record = list[int | str]  # [bits, n_windows, last_end_ms, source]; for a silent source: [1, waves left, end, source]
-MEMORY: Final = 32  # windows remembered an entity
-_MASK: Final = 2**MEMORY - 1
+MEMORY: Final = 64  # windows remembered an entity
 _RECOVERY_WAVES: Final = 3  # ordinary rows after a source is back, so that its incident closes
 _LOWEST_P: Final = 1e-300
+_ONE: Final = np.uint64(1)
 
 
 class Absence(NamedTuple):
@@ -22,92 +26,141 @@ class Absence(NamedTuple):
     silence_p_value: float | None
 
 
-class _Past(NamedTuple):
-    is_expected: bool
-    zeros: int
-    n: int
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What R entities were like before their present silence, if there is one; (R,) each."""
+
+    is_expected: NDArray[np.bool_]
+    absent: NDArray[np.int64]  # windows
+    n: NDArray[np.int64]  # windows
 
 
 class Presence:
-    """The last windows of each entity of one partition, as bits, the newest lowest."""
+    """The last windows of each entity of one partition, as bits, the newest lowest.
+
+    A source that has gone quiet as a whole has a record too, under its prefixed name:
+    [1, rows left to emit once it is back, end of its last empty window, source].
+    """
 
     def __init__(self, config: WindowsConfig) -> None:
         self._config = config
-        self.state: KeyedState[Record] = KeyedState()
+        self._table = PresenceTable()
 
-    def wave(self, end_ms: int, present: Mapping[str, str]) -> list[Absence]:
+    @property
+    def state(self) -> KeyedState[Record]:
+        """All records."""
+        return self._table
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nobody to miss."""
+        return self._table.n_entities == 0
+
+    def wave(self, end_ms: int, entities: Sequence[str], sources: Sequence[str]) -> list[Absence]:
         """Take note of one wave of windows that ended at `end_ms`, and tell who is missing.
 
         Args:
             end_ms: End of the windows.
-            present: Entity -> source ("" where there is none) of everyone who was there.
+            entities: Everyone who was there.
+            sources: The source of each, "" where there is none.
 
         Returns:
             Empty windows, sorted by entity.
         """
-        missing: dict[str, list[tuple[str, _Past]]] = {}
-        expected_by_source: Counter[str] = Counter()
-        changes: list[tuple[str, Record | None]] = []
-        for entity, record in self.state.items():
-            if entity.startswith(SOURCE_PREFIX):
-                continue
-            bits, n, source = int(record[0]), int(record[1]), str(record[3])
-            is_present = entity in present
-            past = self._past(bits, n)
-            if past.is_expected:
-                expected_by_source[source] += 1
-                if not is_present:
-                    missing.setdefault(source, []).append((entity, past))
-            bits = (bits << 1 | is_present) & _MASK
-            n = min(n + 1, MEMORY)
-            last_end = end_ms if is_present else int(record[2])
-            changes.append((entity, [bits, n, last_end, present.get(entity) or source] if bits else None))
-        for entity, changed in changes:
-            if changed is None:
-                self.state.remove(entity)
-            else:
-                self.state.put(entity, changed)
-        for entity, source in present.items():
-            if entity not in self.state:
-                self.state.put(entity, [1, 1, end_ms, source])
-        absences = [
-            absence
-            for source, entities in missing.items()
-            for absence in self._absences(source, entities, expected_by_source[source], end_ms)
-        ]
-        absences += self._recoveries({*present.values()}, {absence.entity for absence in absences}, end_ms)
+        table = self._table
+        known, seen = table.rows(entities), np.zeros(len(table.bits), dtype=np.bool_)
+        seen[known[known >= 0]] = True
+        rows = table.occupied()
+        past = self._past(rows)
+        absences = self._absences(rows[past.is_expected & ~seen[rows]], rows, past, end_ms)
+        if table.whole_sources():
+            absences += self._recoveries(set(sources), {absence.entity for absence in absences}, end_ms)
+        self._shift(rows, seen[rows], end_ms)
+        self._greet(known, entities, sources, end_ms)
         return sorted(absences)
 
-    def _past(self, bits: int, n: int) -> _Past:
-        """Whether an entity is to be missed now, judged by its windows before it fell silent."""
-        run = (bits & -bits).bit_length() - 1 if bits else n
-        before = n - run
-        ones = (bits >> run).bit_count()
-        is_regular = before >= self._config.present_history and ones >= self._config.present_share * before
-        return _Past(is_regular and run < self._config.absent_windows, before - ones, before)
+    def _past(self, rows: NDArray[np.intp]) -> _Past:
+        bits = self._table.bits[rows]
+        silent = _trailing_zeros(bits)
+        n = self._table.n_windows[rows] - silent
+        present = np.bitwise_count(bits).astype(np.int64)
+        is_regular = (n >= self._config.present_history) & (present >= self._config.present_share * n)
+        return _Past(is_regular & (silent < self._config.absent_windows), n - present, n)
 
-    def _absences(self, source: str, entities: list[tuple[str, _Past]], n_expected: int, end_ms: int) -> list[Absence]:
-        config = self._config
-        is_whole = n_expected >= config.source_min_entities and len(entities) >= config.source_share * n_expected
-        if not source or not is_whole:
-            return [Absence(entity, None) for entity, _ in entities]
-        p_value = 1.0
-        for _, past in entities:
-            # Rule of succession: how often each was away before, independently.
-            p_value = max(p_value * (past.zeros + 1) / (past.n + 2), _LOWEST_P)
-        self.state.put(SOURCE_PREFIX + source, [1, _RECOVERY_WAVES, end_ms, source])
-        return [Absence(SOURCE_PREFIX + source, p_value)]
+    # --- who is missing -------------------------------------------------------------------------
+
+    def _absences(self, missing: NDArray[np.intp], rows: NDArray[np.intp], past: _Past, end_ms: int) -> list[Absence]:
+        if not len(missing):
+            return []
+        config, table = self._config, self._table
+        n_expected = Counter(table.sources[rows[past.is_expected]].tolist())
+        # By name: rows are in another order after a restart, and a product in another order has other last bits.
+        by_source: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        at = np.searchsorted(rows, missing).tolist()
+        named = zip(table.entities(missing), table.sources[missing].tolist(), at, strict=True)
+        for entity, source, row in sorted(named):
+            by_source[source].append((entity, row))
+        absences = []
+        for source, silent in by_source.items():
+            n_all = n_expected[source]
+            is_whole = n_all >= config.source_min_entities and len(silent) >= config.source_share * n_all
+            if not source or not is_whole:
+                absences += [Absence(entity, None) for entity, _ in silent]
+                continue
+            p_value = 1.0
+            for _, row in silent:
+                # Rule of succession: how often each was away before, independently.
+                p_value = max(p_value * float(past.absent[row] + 1) / float(past.n[row] + 2), _LOWEST_P)
+            table.put(SOURCE_PREFIX + source, [1, _RECOVERY_WAVES, end_ms, source])
+            absences.append(Absence(SOURCE_PREFIX + source, p_value))
+        return absences
 
     def _recoveries(self, sources: set[str], silent: set[str], end_ms: int) -> list[Absence]:
-        back = [
-            (key, record)
-            for key, record in self.state.items()
-            if key.startswith(SOURCE_PREFIX) and key not in silent and record[3] in sources
-        ]
-        for key, record in back:
-            left = int(record[1]) - 1
-            if left:
-                self.state.put(key, [1, left, end_ms, record[3]])
-            else:
-                self.state.remove(key)
-        return [Absence(key, 1.0) for key, _ in back]
+        """Ordinary rows for sources that are back; sources of which nobody is left are forgotten."""
+        table = self._table
+        remembered = set(table.sources[table.occupied()].tolist())
+        back = []
+        for key, record in sorted(table.whole_sources().items()):
+            if key in silent:
+                continue
+            left, source = int(record[1]), str(record[3])
+            if source in sources:
+                back.append(Absence(key, 1.0))
+                left -= 1
+                table.put(key, [1, left, end_ms, source])
+            if not left or source not in remembered:
+                table.remove(key)
+        return back
+
+    # --- who was there --------------------------------------------------------------------------
+
+    def _shift(self, rows: NDArray[np.intp], is_present: NDArray[np.bool_], end_ms: int) -> None:
+        """One more window for everyone known; forgets those who were away longer than they were there."""
+        table = self._table
+        bits = (table.bits[rows] << _ONE) | is_present
+        away, there = _trailing_zeros(bits), np.bitwise_count(bits).astype(np.int64)
+        table.n_windows[rows] = np.minimum(table.n_windows[rows] + 1, MEMORY)
+        table.last_end_ms[rows[is_present]] = end_ms
+        # So forged entities that are seen once cost memory for a few windows, not for all of MEMORY.
+        is_kept = (bits != 0) & (away <= np.maximum(there, self._config.absent_windows))
+        for entity in table.entities(rows[~is_kept]):
+            table.remove(entity)
+        table.bits[rows[is_kept]] = bits[is_kept]
+        table.touch(rows[is_kept])
+
+    def _greet(self, known: NDArray[np.int64], entities: Sequence[str], sources: Sequence[str], end_ms: int) -> None:
+        """Add newcomers while there is room, and note the present source of the others."""
+        table = self._table
+        named = np.array(sources, dtype=np.object_)
+        is_named = (known >= 0) & (named != "")
+        table.sources[known[is_named]] = named[is_named]
+        for at in np.flatnonzero(known < 0).tolist():
+            if table.n_entities >= self._config.max_entities:
+                break
+            if not entities[at].startswith(SOURCE_PREFIX):  # those folded into `other` are nobody
+                table.put(entities[at], [1, 1, end_ms, sources[at]])
+
+
+def _trailing_zeros(bits: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """How many of the newest windows were empty, (N,); all 64 for zero."""
+    return np.bitwise_count((bits & (~bits + _ONE)) - _ONE).astype(np.int64)

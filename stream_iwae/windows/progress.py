@@ -9,6 +9,7 @@ from stream_iwae.errors import StateError
 
 METADATA_VERSION: Final = 1
 MAX_METADATA_BYTES: Final = 4096  # of the broker; longer is fatal to the producer
+MAX_JUMPS: Final = 64  # at most 40 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +80,7 @@ def decode_metadata(text: str, offset: int) -> Metadata:
         ) from error
     if wire.v != METADATA_VERSION:
         raise StateError(f"the committed progress has version {wire.v}, this service reads {METADATA_VERSION}")
+    if wire.pos < offset:
+        raise StateError(f"the committed offset {offset} lies beyond its own position {wire.pos}: it was moved by hand")
     progress = Progress(offset, wire.wm, wire.wm0, wire.pos, tuple(wire.jumps))
     return Metadata(progress, wire.seq, wire.fp, wire.hist)
