@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream_iwae.batches import FeatureSchema, Kind
 from stream_iwae.errors import ConfigurationError
-from stream_iwae.windows.aggregates import AggregateConfig
+from stream_iwae.windows.aggregates import NEEDS_NUMBERS, AggregateConfig
 
 _KIND_OF_AGGREGATE: Final = {
     "count": Kind.MAGNITUDE,
@@ -18,11 +18,10 @@ _KIND_OF_AGGREGATE: Final = {
     "top_share": Kind.RATIO,
     "entropy": Kind.GAUGE,
 }
-_NEEDS_NUMBERS: Final = ("sum", "mean", "std", "min", "max", "quantile", "rate")
 
 
 class FeatureConfig(BaseModel):
-    """One feature: give `aggregate`, or `ratio`, or `time`."""
+    """One feature: give `aggregate`, or `per_event`, or `ratio`, or `time`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,6 +30,7 @@ class FeatureConfig(BaseModel):
     field: str | None = Field(None, description="The event field that is aggregated")
     q: float | None = Field(None, description="Of a quantile")
     where: dict[str, Any] | None = Field(None, description="Only events that meet this condition")
+    per_event: str | None = Field(None, description="Of `record` windows: an event field as it is")
     ratio: tuple[str, str] | None = Field(None, description="Numerator and denominator, other features' names")
     time: Literal["hour_of_day", "day_of_week"] | None = Field(None, description="Phase of the window's start, UTC")
     kind: Kind | None = Field(None, description="Picks transform and likelihood; by default from the aggregate")
@@ -39,14 +39,19 @@ class FeatureConfig(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if sum(given is not None for given in (self.aggregate, self.ratio, self.time)) != 1:
-            raise ValueError(f"feature {self.name!r} needs exactly one of aggregate, ratio, time")
-        if self.aggregate is not None:
-            self.as_aggregate()
+        if sum(given is not None for given in (self.aggregate, self.per_event, self.ratio, self.time)) != 1:
+            raise ValueError(f"feature {self.name!r} needs exactly one of aggregate, per_event, ratio, time")
+        if self.aggregate is None and (self.field, self.q, self.where) != (None, None, None):
+            raise ValueError(f"feature {self.name!r}: field, q and where belong to an aggregate")
+        self.as_aggregate()
         return self
 
-    def as_aggregate(self) -> AggregateConfig:
-        """The aggregate that the windows compute for this feature."""
+    def as_aggregate(self) -> AggregateConfig | None:
+        """The aggregate that the windows compute for this feature; None for ratios and times."""
+        if self.per_event is not None:
+            return AggregateConfig(name=self.name, aggregate="last", field=self.per_event)
+        if self.aggregate is None:
+            return None
         given = {"name": self.name, "aggregate": self.aggregate, "field": self.field, "q": self.q, "where": self.where}
         return AggregateConfig.model_validate({key: value for key, value in given.items() if value is not None})
 
@@ -56,7 +61,7 @@ class FeatureConfig(BaseModel):
             return self.kind
         if self.time is not None:
             return Kind.CYCLIC
-        if self.aggregate == "last" and is_text:
+        if is_text and (self.per_event is not None or self.aggregate == "last"):
             return Kind.CATEGORY
         return _KIND_OF_AGGREGATE.get(self.aggregate or "", Kind.MAGNITUDE)
 
@@ -83,7 +88,7 @@ class FeaturesConfig(BaseModel):
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ValueError(f"features repeat: {', '.join(sorted(repeated))}")
-        operands = {feature.name for feature in features if feature.aggregate is not None}
+        operands = {aggregate.name for aggregate in map(FeatureConfig.as_aggregate, features) if aggregate is not None}
         for feature in features:
             for operand in feature.ratio or ():
                 if operand not in operands:
@@ -114,18 +119,13 @@ def load_preset(name: str) -> tuple[FeatureConfig, ...]:
 
 def aggregates(config: FeaturesConfig) -> tuple[AggregateConfig, ...]:
     """What the windows have to compute."""
-    return tuple(feature.as_aggregate() for feature in config.features if feature.aggregate is not None)
+    found = (feature.as_aggregate() for feature in config.features)
+    return tuple(aggregate for aggregate in found if aggregate is not None)
 
 
 def needed_fields(config: FeaturesConfig) -> frozenset[str]:
     """The event fields that the features read."""
-    fields = set()
-    for aggregate in aggregates(config):
-        if aggregate.field is not None:
-            fields.add(aggregate.field)
-        if aggregate.where is not None:
-            fields.add(aggregate.where.field)
-    return frozenset(fields)
+    return frozenset(name for aggregate in aggregates(config) for name in aggregate.reads())
 
 
 def schema(config: FeaturesConfig, field_types: Mapping[str, str]) -> FeatureSchema:
@@ -133,13 +133,13 @@ def schema(config: FeaturesConfig, field_types: Mapping[str, str]) -> FeatureSch
     features = [feature for feature in config.features if feature.output]
     return FeatureSchema(
         tuple(feature.name for feature in features),
-        tuple(feature.resolved_kind(is_text=field_types.get(feature.field or "") == "text") for feature in features),
+        tuple(feature.resolved_kind(is_text=_is_text(feature, field_types)) for feature in features),
         tuple(feature.unit for feature in features),
     )
 
 
 def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None:
-    """Check that every feature reads a field that the events have, of a type that fits.
+    """Check that every feature reads fields that the events have, of types that fit.
 
     Raises:
         ConfigurationError: One does not; names the feature and what there is.
@@ -147,8 +147,23 @@ def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None
     for name in sorted(needed_fields(config)):
         if name not in field_types:
             raise ConfigurationError("features", name, f"no such event field; there are {', '.join(field_types)}")
-    for feature in config.features:
-        if feature.aggregate in _NEEDS_NUMBERS and field_types.get(feature.field or "number") != "number":
+    for aggregate in aggregates(config):
+        key = f"features.{aggregate.name}"
+        if aggregate.aggregate in NEEDS_NUMBERS and field_types[aggregate.field or ""] != "number":
+            raise ConfigurationError(key, aggregate.aggregate, f"needs a number, but {aggregate.field!r} is text")
+        where = aggregate.where
+        if where is not None and where.compares() != {field_types[where.field]}:
+            shown = where.model_dump(by_alias=True, exclude_none=True)
             raise ConfigurationError(
-                f"features.{feature.name}", feature.aggregate, f"needs a number, but {feature.field!r} is text"
+                key, shown, f"{where.field!r} is a {field_types[where.field]}; compare it with one"
             )
+    for feature in config.features:
+        kind, is_text = feature.resolved_kind(is_text=_is_text(feature, field_types)), _is_text(feature, field_types)
+        is_value = feature.per_event is not None or feature.aggregate == "last"
+        if (kind is Kind.CATEGORY and not is_value) or (kind is not Kind.CATEGORY and is_value and is_text):
+            remedy = "a category is one text of a window: use it with `last` or `per_event`, and for every text"
+            raise ConfigurationError(f"features.{feature.name}.kind", kind.value, remedy)
+
+
+def _is_text(feature: FeatureConfig, field_types: Mapping[str, str]) -> bool:
+    return field_types.get(feature.per_event or feature.field or "") == "text"

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_iwae.batches import FeatureBatch, FeatureSchema, WindowBatch
+from stream_iwae.batches import FeatureBatch, FeatureSchema, Kind, WindowBatch
 from stream_iwae.features.config import FeatureConfig, FeaturesConfig, schema
 
 _PERIOD_MS: Final = {"hour_of_day": 86_400_000, "day_of_week": 604_800_000}
@@ -26,7 +26,10 @@ class FeatureExtractor:
         """One row of D values a window."""
         frame = windows.frame
         labels: dict[int, str] = {}
-        columns = [self._column(feature, frame, labels) for feature in self._features]
+        columns = [
+            self._column(feature, kind, frame, labels)
+            for feature, kind in zip(self._features, self.schema.kinds, strict=True)
+        ]
         values = np.stack(columns, axis=1) if len(windows) else np.empty((0, len(self.schema)))
         return FeatureBatch(
             schema=self.schema,
@@ -41,7 +44,9 @@ class FeatureExtractor:
             labels=labels,
         )
 
-    def _column(self, feature: FeatureConfig, frame: pl.DataFrame, labels: dict[int, str]) -> NDArray[np.float64]:
+    def _column(
+        self, feature: FeatureConfig, kind: Kind, frame: pl.DataFrame, labels: dict[int, str]
+    ) -> NDArray[np.float64]:
         if feature.time is not None:
             since = frame["window_start_ms"].to_numpy() - (_MONDAY_MS if feature.time == "day_of_week" else 0)
             period = _PERIOD_MS[feature.time]
@@ -53,15 +58,18 @@ class FeatureExtractor:
                 quotient: NDArray[np.float64] = above / below
             return quotient
         column = frame[feature.name]
-        if column.dtype == pl.String:
+        if kind is Kind.CATEGORY:
             return _codes(column, labels)
         return column.cast(pl.Float64).fill_null(np.nan).to_numpy()
 
 
 def _codes(column: pl.Series, labels: dict[int, str]) -> NDArray[np.float64]:
-    """CRC-32 of each text, NaN where it is missing; the texts are added to `labels`."""
-    distinct = column.unique().drop_nulls().to_list()
-    code_of = {text: zlib.crc32(text.encode()) for text in distinct}
-    labels.update({code: text for text, code in code_of.items()})
-    codes = [np.nan if text is None else float(code_of[text]) for text in column.to_list()]
-    return np.array(codes, dtype=np.float64)
+    """CRC-32 of each text, NaN where it is missing; the texts are added to `labels`. Numbers are written first."""
+    distinct = column.unique().drop_nulls()
+    texts = [value if isinstance(value, str) else f"{value:.15g}" for value in distinct.to_list()]
+    codes = [zlib.crc32(text.encode()) for text in texts]
+    labels.update(zip(codes, texts, strict=True))
+    if not texts:
+        return np.full(len(column), np.nan)
+    coded = column.replace_strict(distinct, pl.Series(codes, dtype=pl.Float64), default=None, return_dtype=pl.Float64)
+    return coded.fill_null(np.nan).to_numpy()
