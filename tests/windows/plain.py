@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 import polars as pl
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from stream_iwae.batches import OTHER_ENTITY, EventBatch
@@ -42,6 +43,11 @@ AGGREGATES = tuple(
         {"name": "last_peer", "aggregate": "last", "field": "peer", "where": {"field": "peer", "in": ["p", "q"]}},
     )
 )
+
+FEW = tuple(
+    aggregate for aggregate in AGGREGATES if aggregate.name in {"n", "total", "std", "median", "mix", "last_peer"}
+)
+REPEATED = settings(deadline=None, max_examples=60)  # a call of polars costs milliseconds, whatever its size
 
 
 class Event(NamedTuple):
@@ -149,39 +155,35 @@ def _row(entity, start, end, events, config):
 
 def _aggregate(aggregate, events, size_ms):
     matching = [event for event in events if _meets(aggregate.where, event)]
-    if aggregate.aggregate == "count":
-        return len(matching)
-    if aggregate.aggregate == "share":
-        return len(matching) / len(events)
+    if aggregate.field is None:
+        return len(matching) / (len(events) if aggregate.aggregate == "share" else 1)
     values = [value for event in matching if (value := getattr(event, aggregate.field)) is not None]
     if aggregate.aggregate == "distinct":
         return len(set(values))
-    if not values:
-        return None
-    n = len(values)
-    shares = [count / n for count in Counter(values).values()]
-    match aggregate.aggregate:
-        case "sum":
-            return math.fsum(values)
-        case "rate":
-            return math.fsum(values) / (size_ms / 1000)
-        case "mean":
-            return math.fsum(values) / n
-        case "std":
-            mean = math.fsum(values) / n
-            return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / n)
-        case "min":
-            return min(values)
-        case "max":
-            return max(values)
-        case "quantile":
-            return sorted(values)[math.floor(aggregate.q * (n - 1))]
-        case "entropy":
-            return -math.fsum(share * math.log(share) for share in shares)
-        case "top_share":
-            return max(shares)
-        case "last":
-            return values[-1]
+    return _OF_VALUES[aggregate.aggregate](values, aggregate.q, size_ms) if values else None
+
+
+def _std(values):
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+
+
+def _shares(values):
+    return [count / len(values) for count in Counter(values).values()]
+
+
+_OF_VALUES = {
+    "sum": lambda values, q, size_ms: math.fsum(values),
+    "rate": lambda values, q, size_ms: math.fsum(values) / (size_ms / 1000),
+    "mean": lambda values, q, size_ms: math.fsum(values) / len(values),
+    "std": lambda values, q, size_ms: _std(values),
+    "min": lambda values, q, size_ms: min(values),
+    "max": lambda values, q, size_ms: max(values),
+    "quantile": lambda values, q, size_ms: sorted(values)[math.floor(q * (len(values) - 1))],
+    "entropy": lambda values, q, size_ms: -math.fsum(share * math.log(share) for share in _shares(values)),
+    "top_share": lambda values, q, size_ms: max(_shares(values)),
+    "last": lambda values, q, size_ms: values[-1],
+}
 
 
 def _meets(where, event):

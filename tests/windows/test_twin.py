@@ -1,6 +1,17 @@
 import pytest
 from hypothesis import given
-from plain import AGGREGATES, CONFIGS, Event, a_config, an_event_batch, an_operator, folded, logs, plain_windows
+from plain import (
+    AGGREGATES,
+    CONFIGS,
+    REPEATED,
+    Event,
+    a_config,
+    an_event_batch,
+    an_operator,
+    folded,
+    logs,
+    plain_windows,
+)
 
 from stream_iwae.batches import OTHER_ENTITY
 from stream_iwae.windows import panes
@@ -25,6 +36,7 @@ def assert_same(frame, expected):
                 assert value == pytest.approx(wanted, rel=tolerance, abs=1e-9), aggregate.name
 
 
+@REPEATED
 @given(logs(), CONFIGS)
 def test_windows_equal_those_of_a_plain_loop(events, config):
     config = config.model_copy(update={"absent_windows": 0})
@@ -35,6 +47,7 @@ def test_windows_equal_those_of_a_plain_loop(events, config):
     assert (windowed.n_aggregated, windowed.n_late) == (len(events) - n_late, n_late)
 
 
+@REPEATED
 @given(logs(), CONFIGS)
 def test_windows_of_reduced_chunks_equal_those_of_a_plain_loop(events, config):
     config = config.model_copy(update={"absent_windows": 0})
