@@ -53,7 +53,8 @@ class KafkaEventSource:
         )
         if self.n_partitions() == 0:
             self._consumer.close(autocommit=False)
-            raise ConfigurationError("kafka.topics", topic, "there is no such topic; make it, or correct the name")
+            key = next((f"kafka.topics.{name}" for name, value in config.topics if value == topic), "kafka.topics")
+            raise ConfigurationError(key, topic, "there is no such topic; make it, or correct the name")
         self._consumer.subscribe([topic], listener=self._changes)
 
     def poll(self, timeout_s: float) -> Polled:
