@@ -62,15 +62,20 @@ class ServiceProcess:
         """How it ended; None while it runs."""
         return self._process.poll()
 
-    def status(self) -> Status:
-        """The section `service` of /status; empty before the first turn of its loop."""
+    @property
+    def port(self) -> int | None:
+        """Of /status and /metrics; None until it listens."""
         if self._port is None:
             found = _LISTENS.search(self._log.read_text(encoding="utf-8", errors="replace"))
-            if found is None:
-                return {}
-            self._port = int(found[1])
+            self._port = int(found[1]) if found else None
+        return self._port
+
+    def status(self) -> Status:
+        """The section `service` of /status; empty before the first turn of its loop."""
+        if self.port is None:
+            return {}
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/status", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/status", timeout=5) as answer:
                 sections: dict[str, Status] = json.load(answer)
         except (urllib.error.URLError, TimeoutError):  # still starting, or just gone: `wait_until` tells which
             return {}

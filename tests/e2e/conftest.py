@@ -1,11 +1,13 @@
 import sys
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
 
 from stream_iwae.adapters.clock import SystemClock
 from stream_iwae.adapters.kafka_sink import KafkaOutputSink
@@ -25,7 +27,10 @@ OUTPUTS = ("alerts", "dead_letters", "state", "training", "models", "scores")
 
 
 def service_config(servers, events_topic, name, **sections):
-    """A small configuration: three features a window of ten seconds, everything from the beginning."""
+    """A small configuration: three features a window of ten seconds, everything from the beginning.
+
+    Sections given by name are merged over it; what is no mapping there replaces it.
+    """
     config = {
         "detector": "e2e",
         "kafka": {
@@ -50,7 +55,8 @@ def service_config(servers, events_topic, name, **sections):
         "http": {"port": 0},
     }
     for section, values in sections.items():
-        config[section] = {**config[section], **values} if isinstance(values, dict) else values
+        former = config.get(section)
+        config[section] = {**former, **values} if isinstance(former, dict) else values
     return config
 
 
@@ -93,6 +99,33 @@ def pin_model(artefact):
         store.close()
 
     return pin
+
+
+@pytest.fixture
+def publish(kafka):
+    """Send values in order, and vouch for each; returns their offsets on a topic of one partition."""
+
+    def send(topic, values):
+        producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, linger_ms=20)
+        futures = [producer.send(topic, value, key=b"k" if value is None else None) for value in values]
+        producer.flush()
+        offsets = [future.get(timeout=10).offset for future in futures]
+        producer.close()
+        return offsets
+
+    return send
+
+
+@pytest.fixture
+def metrics():
+    """All samples that /metrics of a service shows, as (name, labels, value)."""
+
+    def read(service):
+        with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/metrics", timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        return [(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]
+
+    return read
 
 
 @pytest.fixture
