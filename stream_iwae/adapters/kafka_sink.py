@@ -14,6 +14,7 @@ from kafka.errors import (
     IllegalGenerationError,
     InvalidProducerEpochError,
     KafkaError,
+    KafkaTimeoutError,
     ProducerFencedError,
     RebalanceInProgressError,
     UnknownMemberIdError,
@@ -22,12 +23,14 @@ from kafka.structs import OffsetAndMetadata
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
-from stream_iwae.errors import AmbiguousCommitError, DeliveryError, FencedError, StaleGroupError
+from stream_iwae.errors import AmbiguousCommitError, BrokerUnreachableError, DeliveryError, FencedError, StaleGroupError
 from stream_iwae.ports import CommittedOffset, GroupToken, OutputRecord
 
 _STALE: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 _FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
+_REQUEST_TIMEOUT_MS: Final = 30_000
 _OVERHEAD_BYTES: Final = 2_048  # of a record beside key, value and headers
+MAX_METADATA_BYTES: Final = 4_096  # beside an offset; the broker's default
 
 
 class KafkaOutputSink:
@@ -52,14 +55,16 @@ class KafkaOutputSink:
                 batch_size=262_144,
                 max_request_size=max(config.max_message, 1_048_576),
                 transaction_timeout_ms=config.transaction_timeout,
-                request_timeout_ms=min(30_000, config.transaction_timeout),
+                # A request that is not answered is given up before the transaction is, and the rest after it.
+                max_block_ms=config.transaction_timeout,
+                request_timeout_ms=min(_REQUEST_TIMEOUT_MS, config.transaction_timeout),
                 delivery_timeout_ms=config.transaction_timeout + 10_000,
             ),
         )
         try:
             producer.init_transactions()
         except KafkaError as error:
-            producer.close(timeout=0)
+            _close(producer, timeout_s=0)
             raise DeliveryError(f"transactions of {self._transactional_id} cannot begin: {error}") from error
         return producer
 
@@ -71,7 +76,7 @@ class KafkaOutputSink:
         group: GroupToken,
     ) -> None:
         """Publish and commit in one transaction; see the port for what it raises."""
-        self._check_sizes(records)
+        self._check_sizes(records, offsets)
         producer = self._producer
         try:
             producer.begin_transaction()
@@ -82,17 +87,8 @@ class KafkaOutputSink:
                     for partition, found in offsets.items()
                 }
                 producer.send_offsets_to_transaction(wanted, group)
-        except _STALE as error:
-            self._abort()
-            raise StaleGroupError(f"the group has rebalanced: {error!r}") from error
-        except FencedInstanceIdError as error:
-            self._abort()
-            raise FencedError(f"kafka.instance {self._config.instance!r} is used twice") from error
-        except _FENCED as error:
-            raise FencedError(f"another producer uses {self._transactional_id!r}: {error!r}") from error
-        except (KafkaError, DeliveryError) as error:
-            self._abort()
-            raise DeliveryError(f"output could not be delivered: {error!r}") from error
+        except (KafkaError, DeliveryError, ValueError) as error:  # ValueError: the client's for an unknown partition
+            raise self._give_up(error) from error
         try:
             producer.commit_transaction()
         except _FENCED as error:
@@ -110,9 +106,27 @@ class KafkaOutputSink:
         producer.flush(timeout=self._config.transaction_timeout / 1000)
         for record, future in zip(records, futures, strict=True):
             if not future.succeeded():
-                raise DeliveryError(f"a record of {record.topic}: {future.exception or 'not acknowledged in time'!r}")
+                failure = future.exception or KafkaTimeoutError("not acknowledged in time")
+                raise DeliveryError(f"a record of {record.topic} failed") from failure
 
-    def _check_sizes(self, records: Sequence[OutputRecord]) -> None:
+    def _give_up(self, error: Exception) -> DeliveryError:
+        """End the transaction, and say what its error asks of the caller.
+
+        A fenced producer shows as the failure of whatever it did first, be it only a record. It is not replaced
+        here: that would fence the other one in return, and two twins would go on like that for ever.
+        """
+        cause = error.__cause__ if isinstance(error, DeliveryError) and error.__cause__ is not None else error
+        if isinstance(cause, _FENCED):
+            return FencedError(f"another producer uses {self._transactional_id!r}: {cause!r}")
+        self._abort()
+        if isinstance(cause, _STALE):
+            return StaleGroupError(f"the group has rebalanced: {cause!r}")
+        if isinstance(cause, FencedInstanceIdError):
+            return FencedError(f"kafka.instance {self._config.instance!r} is used twice")
+        what = f"{error}: {cause!r}" if cause is not error else repr(error)
+        return DeliveryError(f"output could not be delivered: {what}")
+
+    def _check_sizes(self, records: Sequence[OutputRecord], offsets: Mapping[int, CommittedOffset]) -> None:
         """No record may stop the service for good: what a broker would refuse is refused here."""
         for record in records:
             size = len(record.key or b"") + len(record.value or b"") + _OVERHEAD_BYTES
@@ -121,19 +135,35 @@ class KafkaOutputSink:
                 raise DeliveryError(
                     f"a record of {size} bytes for {record.topic}; kafka.max_message is {self._config.max_message}"
                 )
+        for partition, found in offsets.items():
+            size = len(found.metadata.encode())
+            if size > MAX_METADATA_BYTES:  # the broker's refusal would be fatal to the producer
+                raise DeliveryError(f"commit metadata of {size} bytes for partition {partition}")
 
     def _abort(self) -> None:
         """End the open transaction; a producer that cannot is replaced."""
         try:
             self._producer.abort_transaction()
         except KafkaError:
-            self.recover()
+            try:
+                self.recover()
+            except BrokerUnreachableError as error:
+                raise DeliveryError(f"the transaction could not be aborted: {error}") from error
 
     def recover(self) -> None:
         """A new producer under the same id: its first act settles what the former left open."""
-        self._producer.close(timeout=0)
+        _close(self._producer, timeout_s=0)
         self._producer = self._connect()
 
     def close(self) -> None:
         """Release sockets and threads."""
-        self._producer.close(timeout=5)
+        _close(self._producer, timeout_s=5)
+
+
+def _close(producer: KafkaProducer, timeout_s: float) -> None:
+    """Close, by force where that fails: the records of a transaction that has not ended are of no use."""
+    try:
+        producer.close(timeout=timeout_s)
+    except KafkaError:
+        # close() begins with a flush, and leaves its thread and sockets open where that cannot be done in time.
+        producer._sender.force_close()  # noqa: SLF001  # the client has no public way

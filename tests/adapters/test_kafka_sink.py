@@ -1,0 +1,127 @@
+"""What only a real broker can do to a transaction; the promises all sinks share are in tests/contracts."""
+
+import secrets
+
+import pytest
+
+from stream_iwae.adapters.kafka_sink import KafkaOutputSink
+from stream_iwae.adapters.kafka_source import KafkaEventSource
+from stream_iwae.errors import DeliveryError, FencedError
+from stream_iwae.ports import CommittedOffset, OutputRecord
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def sink(make_config, opened):
+    return opened(KafkaOutputSink(make_config(), make_config().group))
+
+
+@pytest.fixture
+def member(make_config, opened, topic):
+    """A member of the group that has partition 0 of a topic."""
+    return opened(a_member(make_config(), topic()))
+
+
+def a_member(config, topic):
+    source = KafkaEventSource(config, topic, config.group)
+    while not source.poll(0.1).assigned:
+        pass
+    source.seek(0, 0)
+    return source
+
+
+def a_record(topic, value=b"value", partition=None):
+    return OutputRecord(topic, value, value, partition)
+
+
+@pytest.mark.parametrize("what", ["a record", "only offsets"])
+def test_a_twin_fences_the_former_producer_which_does_not_take_the_id_back(
+    make_config, opened, topic, sink, member, visible, what
+):
+    out = topic()
+    twin = opened(KafkaOutputSink(make_config(), make_config().group))
+    offsets = {0: CommittedOffset(0, "former")}
+
+    with pytest.raises(FencedError, match="another producer"):
+        sink.commit([a_record(out)] if what == "a record" else [], offsets, member.topic, member.group_token())
+
+    twin.commit([a_record(out, b"twin")], {}, member.topic, None)
+    assert visible(out) == [b"twin"]
+    assert member.committed(frozenset({0})) == {0: None}
+
+
+def test_a_recovered_producer_takes_the_id_back(make_config, opened, topic, sink, visible):
+    out = topic()
+    opened(KafkaOutputSink(make_config(), make_config().group))
+    with pytest.raises(FencedError):
+        sink.commit([a_record(out, b"1")], {}, out, None)
+
+    sink.recover()
+    sink.commit([a_record(out, b"2")], {}, out, None)
+
+    assert visible(out) == [b"2"]
+
+
+def test_a_topic_that_has_gone_fails_the_commit_with_its_offsets(make_config, opened, topic, kafka_admin, visible):
+    out, gone = topic(), topic()
+    config = make_config(transaction_timeout="2s")
+    sink, member = opened(KafkaOutputSink(config, config.group)), opened(a_member(config, topic()))
+    sink.commit([a_record(gone)], {}, member.topic, None)
+    kafka_admin.delete_topics([gone])
+
+    with pytest.raises(DeliveryError):
+        sink.commit([a_record(out), a_record(gone)], {0: CommittedOffset(0, "")}, member.topic, member.group_token())
+
+    assert visible(out) == []
+    assert member.committed(frozenset({0})) == {0: None}
+    sink.commit([a_record(out)], {0: CommittedOffset(0, "")}, member.topic, member.group_token())
+    assert visible(out) == [b"value"]
+
+
+def test_a_record_that_the_topic_refuses_fails_the_commit_with_its_offsets(topic, sink, member, visible):
+    out, narrow = topic(), topic(config={"max.message.bytes": "1000"})
+    records = [a_record(out), a_record(narrow, secrets.token_bytes(2_000))]
+
+    with pytest.raises(DeliveryError, match=narrow):
+        sink.commit(records, {0: CommittedOffset(0, "")}, member.topic, member.group_token())
+
+    assert visible(out) == []
+    assert member.committed(frozenset({0})) == {0: None}
+    sink.commit(records[:1], {0: CommittedOffset(0, "")}, member.topic, member.group_token())
+    assert visible(out) == [b"value"]
+
+
+def test_an_unknown_partition_fails_the_commit_and_the_next_one_works(topic, sink, visible):
+    out = topic()
+
+    with pytest.raises(DeliveryError):
+        sink.commit([a_record(out, b"1"), a_record(out, b"2", 7)], {}, out, None)
+
+    sink.commit([a_record(out, b"3")], {}, out, None)
+    assert visible(out) == [b"3"]
+
+
+def test_what_the_broker_would_refuse_is_refused_before_the_transaction(topic, sink, member, visible):
+    out = topic()
+    token = member.group_token()
+
+    with pytest.raises(DeliveryError, match="bytes"):
+        sink.commit([a_record(out, b"0"), a_record(out, b"x" * 65_536)], {}, out, None)
+    with pytest.raises(DeliveryError, match="4097 bytes"):
+        sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "m" * 4_097)}, member.topic, token)
+
+    sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "m" * 4_096)}, member.topic, token)
+    assert visible(out) == [b"2"]
+    assert member.committed(frozenset({0})) == {0: CommittedOffset(0, "m" * 4_096)}
+
+
+def test_a_second_process_with_the_same_instance_fences_the_first(make_config, opened, topic, sink, member, visible):
+    out = topic()
+    usurper = opened(a_member(make_config(), member.topic))
+
+    with pytest.raises(FencedError, match=r"kafka.instance 'a' is used twice"):
+        sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "")}, member.topic, member.group_token())
+
+    sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "")}, member.topic, usurper.group_token())
+    assert visible(out) == [b"2"]
