@@ -42,9 +42,7 @@ def flow(rng: np.random.Generator, entity: int, ts: int, scan: bool = False) -> 
     )
 
 
-def minute(
-    rng: np.random.Generator, number: int, n_entities: int, pool: list[list[bytes]]
-) -> Iterator[tuple[int, bytes]]:
+def minute(number: int, n_entities: int, pool: list[list[bytes]]) -> Iterator[tuple[int, bytes]]:
     """(entity, message) of one minute: ten events of each entity, spread over it, made from a pool of bodies."""
     base = START_MS + number * WINDOW_MS
     for k in range(EVENTS_A_WINDOW):
@@ -100,7 +98,7 @@ def a_model(config: Config, stages: object) -> bytes:
     pool = a_pool(rng, 2_000)
     pipeline = Pipeline(stages, 0)
     pipeline.begin(0, None)
-    values = [message for number in range(3) for _, message in minute(rng, number, 2_000, pool)]
+    values = [message for number in range(3) for _, message in minute(number, 2_000, pool)]
     n = len(values)
     offsets = np.arange(n)
     pipeline.process(RecordBatch("x", 0, offsets, offsets + 10**13, [None] * n, values, n), None, 0, lambda: None)

@@ -43,7 +43,7 @@ def latency(
                     publisher.send(
                         None, flow(rng, 0xFFFF00 + number, START_MS + number * WINDOW_MS + 50 + i, scan=True)
                     )
-                for _, message in minute(rng, number, n_entities, pool):
+                for _, message in minute(number, n_entities, pool):
                     publisher.send(None, message)
                     n_sent += 1
                     if n_sent % 200 == 0:

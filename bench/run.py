@@ -32,7 +32,7 @@ def fill(servers: str, n_events: int) -> None:
     with MessagePublisher(servers, TOPIC) as publisher:
         number = 0
         while publisher.n_events < n_events:
-            for _, message in minute(rng, number, ENTITIES, pool):
+            for _, message in minute(number, ENTITIES, pool):
                 publisher.send(None, message)
                 if publisher.n_events == n_events:
                     break

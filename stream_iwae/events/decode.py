@@ -48,7 +48,10 @@ class Decoder:
         # A dotted name is looked up as a literal key first, then as a path below its first part.
         keys = list(dict.fromkeys(key for path in paths for key in (path, path.split(".", 1)[0])))
         self._index = {key: i for i, key in enumerate(keys)}
-        self._reader = MessageReader(keys, config.envelope)
+        others = {*(time.field for time in config.time), *(skip.field for skip in config.skip), config.sampling}
+        numbers = {field.path for field in self._fields.values() if field.type == "number"} - others
+        numbers -= {field.path for field in self._fields.values() if field.type != "number"}
+        self._reader = MessageReader(keys, config.envelope, numbers)
         self._times_of = [column_parser_of(time.format, config.timezone) for time in config.time]
         self.schema = {"offset": pl.Int64, "timestamp_ms": pl.Int64, "entity": pl.String}
         self.schema |= {"source": pl.String} if config.source else {}
@@ -60,11 +63,15 @@ class Decoder:
         """Turn records into events; never raises for any bytes."""
         rejected: list[Rejected] = []
         skipped: Counter[str] = Counter()
-        elements, rows = self._read(records, rejected, skipped)
-        columns = _Columns(elements, self._index)
+        elements = self._read_ordinary(records)
+        is_ordinary = elements is not None
+        rows = np.arange(len(records))
+        if elements is None:
+            elements, rows = self._read(records, rejected, skipped)
+        columns = _Columns(elements, self._index, is_ordinary)
         kept = self._apply_skips(columns, skipped)
         if kept is not None:
-            columns, rows = _Columns([elements[i] for i in kept], self._index), rows[kept]
+            columns, rows = _Columns([elements[i] for i in kept], self._index, is_ordinary), rows[kept]
         n_elements = len(columns)
         consumed = n_elements + len(rejected) + skipped.total()
         reasons: dict[int, tuple[RejectReason, str]] = {}  # element -> why
@@ -82,17 +89,22 @@ class Decoder:
 
     # --- bytes -> elements -------------------------------------------------------------------
 
+    def _read_ordinary(self, records: RecordBatch) -> list[Any] | None:
+        """The usual batch: one small object a record. None where any record is another."""
+        if self._config.envelope is not None:
+            return None
+        read: Callable[[Any], Any] = self._reader.read_ordinary
+        try:
+            if max(map(len, records.values), default=0) > self._config.max_record:  # type: ignore[arg-type]
+                return None
+            return list(map(read, records.values))
+        except (TypeError, ValueError, RecursionError):  # msgspec's errors and those of UTF-8 are ValueErrors
+            return None  # whatever it is, it is found record by record
+
     def _read(
         self, records: RecordBatch, rejected: list[Rejected], skipped: Counter[str]
     ) -> tuple[list[Any], NDArray[np.int64]]:
         """All elements, and the row of the record that each came in."""
-        read_object: Callable[[Any], Any] = self._reader.read_object
-        if self._config.envelope is None:
-            try:  # the usual batch: one small object a record
-                if max(map(len, records.values), default=0) <= self._config.max_record:  # type: ignore[arg-type]
-                    return list(map(read_object, records.values)), np.arange(len(records))
-            except Exception:  # noqa: BLE001, S110  # whatever is wrong is found record by record below
-                pass
         elements: list[Any] = []
         counts = np.zeros(len(records), dtype=np.int64)
         for row, value in enumerate(records.values):
@@ -157,7 +169,7 @@ class Decoder:
     ) -> pl.DataFrame:
         config = self._config
         columns: dict[str, pl.Series] = {
-            name: self._column(name, field, values.at(field.path), reasons) for name, field in self._fields.items()
+            name: self._column(name, field, values, reasons) for name, field in self._fields.items()
         }
         if config.sampling and len(values):
             rate = _numbers(values.at(config.sampling), config.sampling, {})
@@ -173,11 +185,14 @@ class Decoder:
         return pl.DataFrame({name: (leading | columns)[name].alias(name) for name in self.schema}, schema=self.schema)
 
     def _column(
-        self, name: str, field: EventField, values: Sequence[Any], reasons: dict[int, tuple[RejectReason, str]]
+        self, name: str, field: EventField, columns: "_Columns", reasons: dict[int, tuple[RejectReason, str]]
     ) -> pl.Series:
+        values = columns.at(field.path)
         if field.type == "number":
-            numbers = _numbers(values, name, reasons)
-            column = pl.Series(numbers).fill_nan(None)
+            numbers = _floats(values) if columns.is_ordinary else None
+            if numbers is not None:
+                return pl.Series(numbers)
+            column = pl.Series(_numbers(values, name, reasons)).fill_nan(None)
         else:
             column = canonical_column(_texts(values, name, reasons), field.type, field.strip_port)
         if not field.optional and column.null_count():
@@ -206,9 +221,10 @@ class Decoder:
 class _Columns:
     """The wanted values of all elements, by path."""
 
-    def __init__(self, elements: list[Any], index: Mapping[str, int]) -> None:
+    def __init__(self, elements: list[Any], index: Mapping[str, int], is_ordinary: bool) -> None:
         self._elements = elements
         self._index = index
+        self.is_ordinary = is_ordinary  # numbers are floats or None
 
     def __len__(self) -> int:
         return len(self._elements)
@@ -246,6 +262,15 @@ def _at_path(value: Any, path: str) -> Any:
             return None
         value = value.get(first)
     return None
+
+
+def _floats(values: Sequence[Any]) -> NDArray[np.float64] | None:
+    """A column of floats without a gap, or None."""
+    try:
+        numbers = np.fromiter(values, np.float64, len(values))
+    except (TypeError, ValueError):  # a gap, or a dotted path that led to something else
+        return None
+    return numbers if np.isfinite(numbers).all() else None
 
 
 def _numbers(values: Sequence[Any], name: str, reasons: dict[int, tuple[RejectReason, str]]) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Message bytes -> typed elements: one object, an array, lines of objects, or any of them in an envelope."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,13 +22,18 @@ class MessageError(ValueError):
 class MessageReader:
     """Reads only the wanted keys of each object, as attributes `f0`, `f1`, ... of a struct."""
 
-    def __init__(self, keys: Sequence[str], envelope: str | None) -> None:
+    def __init__(self, keys: Sequence[str], envelope: str | None, numbers: Collection[str] = ()) -> None:
+        """Read `keys`; `numbers` are those of which an ordinary message holds nothing but numbers."""
         attributes = [(f"f{i}", Any, None) for i in range(len(keys))]
         names = {f"f{i}": key for i, key in enumerate(keys)}
         # gc=False: the structs live for one batch and hold no cycles.
         event = msgspec.defstruct("Event", attributes, rename=names, gc=False)
         self._object = msgspec.json.Decoder(event)
-        self.read_object = self._object.decode  # of a message that is a single object; raises for any other shape
+        typed = [(f"f{i}", float | None if key in numbers else Any, None) for i, key in enumerate(keys)]
+        # Of a message that is a single ordinary object, its numbers as floats; raises for any other.
+        self.read_ordinary = msgspec.json.Decoder(
+            msgspec.defstruct("OrdinaryEvent", typed, rename=names, gc=False)
+        ).decode
         self._array = msgspec.json.Decoder(list[event])  # type: ignore[valid-type]  # made at run time
         self._elements = msgspec.json.Decoder(list[msgspec.Raw])
         self._envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]) if envelope else None
