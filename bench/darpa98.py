@@ -108,7 +108,7 @@ def main() -> None:
             record = decode_scores(value)
             scores += record.scores
             ends += record.window_end_ms
-            entities += [entity["dst"] if "dst" in entity else None for entity in record.entities]
+            entities += [entity.get("dst", None) for entity in record.entities]
         alerts = [json.loads(value) for value in read_all(servers, "darpa98.alerts")]
         rows = [decode_training(value) for value in read_all(servers, "darpa98.training")]
     attacked = attacked_windows(data)

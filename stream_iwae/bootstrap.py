@@ -117,8 +117,8 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
         service.drain()
 
 
-def run_trainer(path: Path) -> None:
-    """Run the trainer until SIGTERM or SIGINT."""
+def run_trainer(path: Path, child_of: int | None = None) -> None:
+    """Run the trainer until SIGTERM or SIGINT, or until the service that started it is gone."""
     config = Config.load(path)
     configure_logging("trainer")
     _use_one_thread()
@@ -139,7 +139,7 @@ def run_trainer(path: Path) -> None:
             make_learner=lambda: make_learner(config.learning, config.model, config.detection, wanted, _SEED),
         )
         stack.callback(trainer.close)
-        trainer.run(lambda: stop.is_set)
+        trainer.run(lambda: stop.is_set or (child_of is not None and os.getppid() != child_of))
 
 
 def run_replay(path: Path, file: Path, alerts: Path | None, model: Path | None) -> None:
@@ -234,6 +234,7 @@ class TrainerProcess:
 
     def __init__(self, config: Path, log: Any) -> None:
         self._command = [sys.executable, "-m", "stream_iwae", "train", "--config", str(config)]
+        self._command += ["--child-of", str(os.getpid())]  # so that it outlives no kill -9 of ours
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._n_deaths = 0

@@ -58,11 +58,14 @@ def run(
 
 
 @app.command()
-def train(config: ConfigPath = DEFAULT_CONFIG) -> None:
+def train(
+    config: ConfigPath = DEFAULT_CONFIG,
+    child_of: Annotated[int | None, typer.Option(hidden=True, help="Leave when this process is gone.")] = None,
+) -> None:
     """Run the trainer alone: training topic in, models out. One is enough for all replicas."""
     from stream_iwae.bootstrap import run_trainer  # noqa: PLC0415
 
-    run_trainer(config)
+    run_trainer(config, child_of)
 
 
 @app.command()
