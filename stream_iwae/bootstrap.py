@@ -24,6 +24,7 @@ from stream_iwae.adapters.prometheus import PrometheusTelemetry
 from stream_iwae.config import Config
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.features.config import schema
+from stream_iwae.first_series import show_service_series, show_trainer_series
 from stream_iwae.learning.tuner import make_learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import ServingModel, Stages
@@ -82,6 +83,7 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
     configure_logging("service")
     _use_one_thread()
     clock, log, telemetry = SystemClock(), get_logger(), PrometheusTelemetry()
+    show_service_series(telemetry, config.kafka.topics.events, config.events)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
         source = KafkaEventSource(config.kafka, config.kafka.topics.events, config.kafka.group)
@@ -123,6 +125,7 @@ def run_trainer(path: Path, child_of: int | None = None) -> None:
     configure_logging("trainer")
     _use_one_thread()
     clock, log, telemetry = SystemClock(), get_logger(), PrometheusTelemetry()
+    show_trainer_series(telemetry)
     wanted = schema(config.features, config.events.field_types())
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())

@@ -52,6 +52,7 @@ def run(
     trainer: Annotated[bool, typer.Option(help="Also run the trainer, as a child process.")] = True,
 ) -> None:
     """Watch the events topic: windows, scores, alerts. Runs until SIGTERM or Ctrl-C, then drains."""
+    _check(config)
     from stream_iwae.bootstrap import run_service  # noqa: PLC0415  # torch loads only where it is used
 
     run_service(config, with_trainer=trainer)
@@ -63,6 +64,7 @@ def train(
     child_of: Annotated[int | None, typer.Option(hidden=True, help="Leave when this process is gone.")] = None,
 ) -> None:
     """Run the trainer alone: training topic in, models out. One is enough for all replicas."""
+    _check(config)
     from stream_iwae.bootstrap import run_trainer  # noqa: PLC0415
 
     run_trainer(config, child_of)
@@ -215,6 +217,13 @@ def print_config(
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+def _check(config: Path) -> None:
+    """Tell of a wrong configuration at once; what is needed to run takes seconds to load."""
+    from stream_iwae.config import Config  # noqa: PLC0415
+
+    Config.load(config)
 
 
 def _duration(option: str, text: str) -> int:
