@@ -35,8 +35,10 @@ def column_parser_of(time_format: TimeFormat, zone: str) -> Callable[[Sequence[A
             try:  # the usual column: whole numbers
                 times = np.array(values)
                 if times.dtype == np.int64:
+                    # A truth value counts as 0 or 1 here, and is told from a time value by value.
+                    is_plain = times.size and times.min() > 1
                     times //= divisor
-                    if times.size and times.min() >= MIN_MS and times.max() < MAX_MS:
+                    if is_plain and times.max() < MAX_MS:
                         return times
             except (ValueError, OverflowError):
                 pass  # mixed shapes: value by value below
