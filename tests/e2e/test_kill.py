@@ -35,7 +35,7 @@ def scores_of(records):
 def events(kafka, topic):
     name = topic()
     producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, linger_ms=20)
-    messages = a_day_in_the_network(3, 150)
+    messages = a_day_in_the_network(3, 120)
     futures = [producer.send(name, message) for message in messages]
     producer.flush()
     assert all(future.succeeded() for future in futures)
@@ -46,20 +46,19 @@ def events(kafka, topic):
 def test_alerts_after_kill_9_equal_those_of_an_undisturbed_run(events, write_config, pin_model, read_topic, tmp_path):
     events_topic, n_events = events
     calm = write_config(events_topic, f"{events_topic}-calm")
-    pin_model(calm)
-    with ServiceProcess(calm, tmp_path / "calm.log", "--no-trainer") as service:
-        service.wait_until(lambda status: status["events"]["consumed"] >= n_events, 90, lambda _: None)
-    expected, _ = read_topic(f"{events_topic}-calm.alerts")
-
     killed = write_config(events_topic, f"{events_topic}-killed")
+    pin_model(calm)
     pin_model(killed)
-    for target in (0.15, 0.4, 0.7):
-        with ServiceProcess(killed, tmp_path / f"killed-{target}.log", "--no-trainer") as service:
-            # Commits come every 50 ms, so it dies with one prepared, under way, or just done.
-            service.wait_until(lambda status, at=target: position(status) >= at * n_events, 90, lambda _: None)
-            os.kill(service.pid, signal.SIGKILL)
-    with ServiceProcess(killed, tmp_path / "last.log", "--no-trainer") as service:
-        service.wait_until(lambda status: position(status) >= n_events, 90, lambda _: None)
+    with ServiceProcess(calm, tmp_path / "calm.log", "--no-trainer") as undisturbed:
+        for target in (0.15, 0.4, 0.7):
+            with ServiceProcess(killed, tmp_path / f"killed-{target}.log", "--no-trainer") as service:
+                # Commits come every 50 ms, so it dies with one prepared, under way, or just done.
+                service.wait_until(lambda status, at=target: position(status) >= at * n_events, 90, lambda _: None)
+                os.kill(service.pid, signal.SIGKILL)
+        with ServiceProcess(killed, tmp_path / "last.log", "--no-trainer") as service:
+            service.wait_until(lambda status: position(status) >= n_events, 90, lambda _: None)
+        undisturbed.wait_until(lambda status: position(status) >= n_events, 90, lambda _: None)
+    expected, _ = read_topic(f"{events_topic}-calm.alerts")
     found, _ = read_topic(f"{events_topic}-killed.alerts")
 
     assert len(alerts_of(expected)) > 10
