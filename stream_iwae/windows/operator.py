@@ -274,9 +274,9 @@ class WindowOperator:
 
     def progress(self, position: int) -> Progress:
         """What is safe to commit when everything below `position` has been added."""
+        if self._refilling is not None and position <= self._refilling.position:
+            return self._refilling  # open windows are not whole yet, and nothing new has had an effect
         self._catch_up(position)
-        if self._refilling is not None:  # open windows are not whole yet, and nothing new has had an effect
-            return self._refilling
         # Elements of one record share its offset: of two panes that begin there, the one that began earlier counts.
         oldest = min(self._panes.values(), key=lambda pane: (pane.first_offset, pane.watermark_before_ms), default=None)
         offset = position if oldest is None else oldest.first_offset

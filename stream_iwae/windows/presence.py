@@ -77,6 +77,7 @@ class Presence:
             absences += self._recoveries(set(sources), {absence.entity for absence in absences}, end_ms)
         self._shift(rows, seen[rows], end_ms)
         self._greet(known, entities, sources, end_ms)
+        self._forget_sources()
         return sorted(absences)
 
     def _past(self, rows: NDArray[np.intp]) -> _Past:
@@ -116,21 +117,27 @@ class Presence:
         return absences
 
     def _recoveries(self, sources: set[str], silent: set[str], end_ms: int) -> list[Absence]:
-        """Ordinary rows for sources that are back; sources of which nobody is left are forgotten."""
-        table = self._table
-        remembered = set(table.sources[table.occupied()].tolist())
+        """Ordinary rows for sources that are back."""
         back = []
-        for key, record in sorted(table.whole_sources().items()):
-            if key in silent:
+        for key, record in sorted(self._table.whole_sources().items()):
+            source, left = str(record[3]), int(record[1]) - 1
+            if key in silent or source not in sources:
                 continue
-            left, source = int(record[1]), str(record[3])
-            if source in sources:
-                back.append(Absence(key, 1.0))
-                left -= 1
-                table.put(key, [1, left, end_ms, source])
-            if not left or source not in remembered:
-                table.remove(key)
+            back.append(Absence(key, 1.0))
+            if left:
+                self._table.put(key, [1, left, end_ms, source])
+            else:
+                self._table.remove(key)
         return back
+
+    def _forget_sources(self) -> None:
+        """Forget whole sources of which no entity is left."""
+        table = self._table
+        if whole := table.whole_sources():
+            remembered = set(table.sources[table.occupied()].tolist())
+            for key, record in whole.items():
+                if record[3] not in remembered:
+                    table.remove(key)
 
     # --- who was there --------------------------------------------------------------------------
 
