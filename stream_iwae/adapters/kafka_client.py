@@ -54,7 +54,9 @@ def connected(config: KafkaConfig, make: Callable[[], T]) -> T:
             "kafka.sasl_username", config.sasl_username, f"the broker refuses it: {error}"
         ) from error
     except KafkaConfigurationError as error:
-        raise ConfigurationError("kafka", config.bootstrap_servers, f"the client refuses the settings: {error}") from error
+        raise ConfigurationError(
+            "kafka", config.bootstrap_servers, f"the client refuses the settings: {error}"
+        ) from error
     except (KafkaTimeoutError, KafkaError, OSError) as error:
         hint = "is it running, and is the address right?"
         if config.security_protocol != "PLAINTEXT":

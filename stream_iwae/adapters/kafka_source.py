@@ -15,6 +15,7 @@ from kafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_rejoin import keep_finished_joins
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
@@ -23,6 +24,7 @@ _OFFSET: Final = operator.attrgetter("offset")
 _TIMESTAMP: Final = operator.attrgetter("timestamp")
 _KEY: Final = operator.attrgetter("key")
 _VALUE: Final = operator.attrgetter("value")
+_SHORTEST_POLL_MS: Final = 50  # the client takes no step of a rebalance in a poll that does not wait
 _FETCH_BYTES: Final = 8 * 1024 * 1024  # per partition and fetch
 
 
@@ -55,13 +57,14 @@ class KafkaEventSource:
             self._consumer.close(autocommit=False)
             key = next((f"kafka.topics.{name}" for name, value in config.topics if value == topic), "kafka.topics")
             raise ConfigurationError(key, topic, "there is no such topic; make it, or correct the name")
+        keep_finished_joins(self._consumer)
         self._consumer.subscribe([topic], listener=self._changes)
 
     def poll(self, timeout_s: float) -> Polled:
         """Records of partitions that are not paused, and changes of the assignment."""
         gaps: tuple[tuple[int, int], ...] = ()
         try:
-            found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+            found = self._consumer.poll(timeout_ms=max(_SHORTEST_POLL_MS, int(timeout_s * 1000)))
         except NoOffsetForPartitionError:
             found = {}  # newly assigned and without a commit: the caller seeks
         except OffsetOutOfRangeError as error:

@@ -11,7 +11,6 @@ from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ArtefactError, DeliveryError
 from stream_iwae.ports import CommittedOffset, GroupToken, ModelAnnouncement, OutputRecord, Polled
 
-
 KEPT_VERSIONS: Final = 5  # as model_store.py, which would load the Kafka client
 
 

@@ -214,15 +214,15 @@ class Taken:
 def poll_until():
     """Poll one source, or several in turn, until a condition on what they brought holds."""
 
-    def run(sources, condition):
+    def run(sources, condition, wait_s=0.05):
         is_one = not isinstance(sources, list | tuple)
         several = [sources] if is_one else sources
         taken = [Taken() for _ in several]
         deadline = time.monotonic() + DEADLINE_S
         while not condition(*taken):
-            assert time.monotonic() < deadline, [vars(t) for t in taken]
+            assert time.monotonic() < deadline, [(t.values, t.assigned, t.revoked) for t in taken]
             for source, seen in zip(several, taken, strict=True):
-                seen.add(source.poll(0.05))
+                seen.add(source.poll(wait_s))
         return taken[0] if is_one else taken
 
     return run

@@ -240,3 +240,19 @@ def test_a_poll_that_finds_nothing_brings_empty_things(world, assigned, n):
     polled = source.poll(0.0)
 
     assert (polled.records, polled.assigned, polled.revoked, polled.lost, polled.gaps) == ((), set(), set(), set(), ())
+
+
+def test_members_that_are_busy_between_polls_settle_a_rebalance(world, poll_until, assigned):
+    """A join that finishes between two polls counts; were it thrown away, they would rejoin for ever."""
+    topic = world.topic(4)
+    first = world.source(topic)
+    assigned(first, n=4)
+    second = world.source(topic, member="b")
+
+    _, hers = poll_until([first, second], lambda _, b: len(b.assigned) == 2, wait_s=0.0)
+
+    for partition in hers.assigned:
+        second.seek(partition, 0)
+        world.produce(topic, partition, b"v")
+    second.resume(frozenset(hers.assigned))
+    poll_until([first, second], lambda _, b: len(b.values) == 2, wait_s=0.0)
