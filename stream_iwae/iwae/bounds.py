@@ -60,6 +60,14 @@ def standard_error(weights: Tensor) -> Tensor:
     return variance.clamp_min(0.0).sqrt()
 
 
+def elbo_standard_error(log_weights: Tensor) -> Tensor:
+    """Standard error of elbo_estimate; shape (N,), in nats; NaN for K = 1."""
+    n_samples = log_weights.shape[0]
+    if n_samples == 1:
+        return torch.full_like(log_weights[0], math.nan)
+    return log_weights.std(dim=0) / math.sqrt(n_samples)
+
+
 def doubly_reparameterised_loss(log_weights: Tensor, z: Tensor) -> Tensor:
     """Loss (N,) with DReG's gradients; its value means nothing, log `-log_marginal_estimate`.
 

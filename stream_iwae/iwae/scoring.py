@@ -1,6 +1,6 @@
 """Scores and explanations of raw rows; deterministic, and the same in any company.
 
-Rows are scored in chunks padded to one fixed shape: measured on a CPU, a row's result at 256 rows
+Rows are scored in chunks padded to one fixed shape: measured on a CPU, a row's result in one shape
 is the same in any position and company, while other shapes give other last bits.
 """
 
@@ -17,6 +17,7 @@ from stream_iwae.iwae.artefact import Model
 from stream_iwae.iwae.bounds import (
     effective_sample_size,
     elbo_estimate,
+    elbo_standard_error,
     log_marginal_estimate,
     normalised_weights,
     standard_error,
@@ -25,7 +26,9 @@ from stream_iwae.iwae.network import log_weights
 from stream_iwae.iwae.noise import noise_table
 from stream_iwae.iwae.transform import Encoded
 
-CHUNK_ROWS: Final = 256  # K times rows stays in the cache: 4096 at K = 16
+CHUNK_ROWS: Final = 256  # on a CPU: K times rows stays in the cache, 4096 at K = 16
+CUDA_CHUNK_ROWS: Final = 8192  # a GPU is bound by launches: fewer and larger chunks
+EXPLAIN_ROWS: Final = 32  # alerts are few, and each pays for a whole chunk
 _HIDDEN_Z: Final = 3.0  # features beyond it are left out when the expectation is formed
 _QUANTILE_90: Final = 1.6448536269514722  # the central 90 % of a normal distribution
 _MAX_HIDDEN: Final = 0.5  # at most this share of the features is left out
@@ -66,6 +69,7 @@ class Scorer:
     def __init__(self, model: Model, device: str = "cpu") -> None:
         self.model = model
         self.device = pick_device(device)
+        self.chunk_rows = CUDA_CHUNK_ROWS if self.device.type == "cuda" else CHUNK_ROWS
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = False  # measured: reduced precision moves scores by up to .7 nat
         settings = model.settings
@@ -82,15 +86,19 @@ class Scorer:
         return self.model.labels
 
     def score(self, values: Values, on_chunk: Callable[[], None] = lambda: None) -> Scores:
-        """Score (N, D) raw values; `on_chunk` is called after each chunk."""
+        """Score (N, D) raw values; `on_chunk` is called after each chunk.
+
+        A row of which nothing is observed has no score, nor one whose score is not finite.
+        """
         parts = []
-        for rows in self._chunks(values):
+        for rows in self._chunks(values, self.chunk_rows):
             parts.append(self._score_chunk(rows).cpu())
             on_chunk()
         out = torch.cat(parts, dim=1)[:, : len(values)].double().numpy() if parts else np.empty((4, 0))
         scores, errors, effective, reconstructions = out
         scores = reconstructions if self.model.settings.score == "reconstruction" else scores
-        return Scores(np.where(np.isfinite(scores), scores, np.nan), errors, effective, reconstructions)
+        is_scored = np.isfinite(values).any(axis=1) & np.isfinite(scores)
+        return Scores(np.where(is_scored, scores, np.nan), errors, effective, reconstructions)
 
     def explain(self, values: Values) -> Explained:
         """Explain (R, D) raw values: features that look wrong are left out when the expectation is formed."""
@@ -107,18 +115,18 @@ class Scorer:
 
     def feature_terms(self, values: Values) -> Values:
         """-sum_k wn_k log p(x_j | z_k) of each feature, (N, D), in nats; NaN where masked."""
-        parts = [self._terms_chunk(rows).cpu() for rows in self._chunks(values)]
+        parts = [self._terms_chunk(rows).cpu() for rows in self._chunks(values, EXPLAIN_ROWS)]
         order = [*self.model.transform.continuous, *self.model.transform.categories]
         out = np.empty_like(values)
         if parts:
             out[:, order] = torch.cat(parts)[: len(values)].double().numpy()
         return np.where(np.isfinite(values), out, np.nan)
 
-    def _chunks(self, values: Values) -> Iterator[Encoded]:
-        for start in range(0, len(values), CHUNK_ROWS):
-            chunk = values[start : start + CHUNK_ROWS]
-            if len(chunk) < CHUNK_ROWS:
-                chunk = np.concatenate([chunk, np.full((CHUNK_ROWS - len(chunk), values.shape[1]), np.nan)])
+    def _chunks(self, values: Values, size: int) -> Iterator[Encoded]:
+        for start in range(0, len(values), size):
+            chunk = values[start : start + size]
+            if len(chunk) < size:
+                chunk = np.concatenate([chunk, np.full((size - len(chunk), values.shape[1]), np.nan)])
             yield Encoded(*(part.to(self.device) for part in self.model.transform.encode(chunk)))
 
     @torch.no_grad()
@@ -133,7 +141,8 @@ class Scorer:
             score = -elbo_estimate(log_w)
         else:
             score = -log_marginal_estimate(log_w)
-        return torch.stack([score, standard_error(weights), effective_sample_size(weights), reconstruction])
+        error = elbo_standard_error(log_w) if objective == "vae" else standard_error(weights)
+        return torch.stack([score, error, effective_sample_size(weights), reconstruction])
 
     @torch.no_grad()
     def _terms_chunk(self, rows: Encoded) -> Tensor:
@@ -152,26 +161,32 @@ class Scorer:
     def _expect(self, values: Values) -> tuple[Values, Values, Values]:
         transform = self.model.transform
         n_rows = len(values)
-        locations, spreads, classes = [], [], []
-        for rows in self._chunks(values):
+        means, spreads, chances = [], [], []
+        for rows in self._chunks(values, EXPLAIN_ROWS):
             z, weights, _ = self._sample(rows)
             location, logits = self._network.decode(z)
             share = weights.unsqueeze(-1)  # (K, N, 1)
             mean = (share * location).sum(dim=0)
             variance = (share * (location - mean).square()).sum(dim=0) + self._network.scale.square()
-            locations.append(mean)
+            means.append(mean)
             spreads.append(variance.sqrt())
-            classes.append([(share * torch.softmax(logit, dim=-1)).sum(dim=0).argmax(dim=-1) for logit in logits])
+            classes = [torch.softmax(part, dim=-1) for part in logits.split(self._network.class_counts, dim=-1)]
+            chances.append((share * torch.cat([*classes, logits[..., :0]], dim=-1)).sum(dim=0))  # (N, M)
         expected, low, high = (np.full(values.shape, np.nan) for _ in range(3))
         if not n_rows:
             return expected, low, high
-        mean_np = torch.cat(locations)[:n_rows].double().cpu().numpy()
-        spread_np = torch.cat(spreads)[:n_rows].double().cpu().numpy()
+        mean_np, spread_np, chance_np = (
+            torch.cat(parts)[:n_rows].double().cpu().numpy() for parts in (means, spreads, chances)
+        )
         columns = transform.continuous
         for target, shift in ((expected, 0.0), (low, -_QUANTILE_90), (high, _QUANTILE_90)):
             target[:, columns] = transform.decode(mean_np + shift * spread_np)
-        for i, column in enumerate(transform.categories):
-            index = torch.cat([chunk[i] for chunk in classes])[:n_rows].cpu().numpy()
-            codes = np.array([np.nan, *transform.classes[i]])  # the unseen has no text to expect
-            expected[:, column] = codes[index]
+        # The two bounded scales may disagree: the interval holds the expected value all the same.
+        low, high = np.minimum(low, expected), np.maximum(high, expected)
+        cyclic = [i for i, kind in enumerate(transform.kinds) if kind == "cyclic"]
+        low[:, cyclic] = high[:, cyclic] = np.nan  # on a circle there is no below
+        ends = np.cumsum(transform.class_counts)
+        for column, codes, end in zip(transform.categories, transform.classes, ends, strict=True):
+            best = chance_np[:, end - len(codes) - 1 : end].argmax(axis=1)
+            expected[:, column] = np.array([np.nan, *codes])[best]  # the unseen has no text to expect
         return expected, low, high

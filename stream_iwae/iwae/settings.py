@@ -1,10 +1,12 @@
 """Settings of the model: plain values, so that the package runs wherever torch does."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Objective = Literal["iwae", "vae", "autoencoder"]
 ScoreName = Literal["bound", "reconstruction"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +27,22 @@ class ModelSettings:
     sigma_floor: float = 0.3  # of the bounded targets; the largest single gain measured
     trim: float = 0.0  # share of each batch with the highest losses that is left out
     category_dropout: float = 0.02  # so that the class for unseen values is known to the encoder
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
+        for name, known in (("objective", Objective), ("score", ScoreName), ("device", Device)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(f"model.{name} must be one of {get_args(known)}, got {getattr(self, name)!r}")
         for name in ("latent", "train_samples", "score_samples", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"model.hidden needs widths of at least 1, got {self.hidden}")
+            raise ValueError(f"model.hidden needs widths of at least 1, such as [64, 64], got {self.hidden}")
         for name in ("learning_rate", "gradient_clip", "sigma_floor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"model.{name} must be above 0, got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"model.{name} must be a number above 0, got {getattr(self, name)}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"model.weight_decay must be a number of at least 0, got {self.weight_decay}")
         for name in ("trim", "category_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be in [0, 1), got {getattr(self, name)}")

@@ -1,8 +1,9 @@
 """Raw rows -> Model: training from nothing, and tuning from a serving model."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stream_iwae.iwae.artefact import Model, as_floats, empty_network
-from stream_iwae.iwae.bounds import doubly_reparameterised_loss
+from stream_iwae.iwae.bounds import doubly_reparameterised_loss, elbo_estimate, log_marginal_estimate
 from stream_iwae.iwae.network import Network, log_weights
 from stream_iwae.iwae.scoring import Scorer, pick_device
 from stream_iwae.iwae.settings import ModelSettings
@@ -21,6 +22,7 @@ FINAL_RATE: Final = 0.05  # of the cosine decay
 TUNING_RATE: Final = 0.1  # of the base rate
 TUNING_EPOCHS: Final = 2
 TUNING_PULL: Final = 1e-3  # L2 towards the serving weights
+AVERAGED_SHARE: Final = 0.5  # of a tuning's steps, the last ones, whose weights are averaged
 _MAD: Final = 1.4826
 _TERM_SCALE_FLOOR: Final = 0.1  # nats: a feature that never varies still has a scale
 _EXPLAINED_ROWS: Final = 4096
@@ -71,7 +73,8 @@ def train(
     network = _fresh(transform, settings, torch_seed)
     rows = transform.encode(values)
     chances = cell_weights(rows) if sampled_by_cell else np.ones(len(values))
-    _optimise(network, rows, chances, settings, settings.steps, settings.learning_rate, torch_seed, on_step, None)
+    plan = _Plan(settings.steps, settings.learning_rate)
+    _optimise(network, rows, chances, settings, plan, torch_seed, on_step)
     model = Model(
         version="0.0",
         schema_digest=features.schema_digest,
@@ -88,7 +91,9 @@ def train(
 
 
 def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = lambda: None) -> Model:
-    """Fine-tune a copy on (N, D) raw values: transform kept, a tenth of the rate, pulled towards the model.
+    """Fine-tune a copy on (N, D) raw values: a tenth of the rate, pulled towards the model, weights averaged.
+
+    The transform stays as it is.
 
     Raises:
         ValueError: There are fewer than MIN_ROWS rows.
@@ -102,8 +107,8 @@ def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = 
     steps = max(1, min(settings.steps, TUNING_EPOCHS * len(values) // settings.batch))
     rows = model.transform.encode(values)
     generator = torch.Generator().manual_seed(seed)
-    rate = TUNING_RATE * settings.learning_rate
-    _optimise(network, rows, np.ones(len(values)), settings, steps, rate, generator, on_step, model.weights)
+    plan = _Plan(steps, TUNING_RATE * settings.learning_rate, pull_to=model.weights)
+    _optimise(network, rows, np.ones(len(values)), settings, plan, generator, on_step)
     return with_contributions(replace(model, weights=_weights_of(network), extra={}), values)
 
 
@@ -129,15 +134,32 @@ def cell_weights(rows: Encoded) -> Values:
     return weights
 
 
-def loss_of(network: Network, seen: Encoded, rows: Encoded, noise: Tensor, settings: ModelSettings) -> Tensor:
-    """Loss (N,) of the configured objective for noise (K, N, L); the encoder gets `seen` in place of `rows`."""
+class Losses(NamedTuple):
+    """Of one batch, both (N,)."""
+
+    values: Tensor  # nats, what is minimised
+    surrogates: Tensor  # what has the right gradients; for `iwae` its value means nothing
+
+
+def losses_of(network: Network, seen: Encoded, rows: Encoded, noise: Tensor, settings: ModelSettings) -> Losses:
+    """Losses of the configured objective for noise (K, N, L); the encoder gets `seen` in place of `rows`."""
     posterior = network.encode(seen)
     if settings.objective == "autoencoder":
-        return -network.terms(rows, posterior.mean.unsqueeze(0)).sum(dim=-1).squeeze(0)
+        errors = -network.terms(rows, posterior.mean.unsqueeze(0)).sum(dim=-1).squeeze(0)
+        return Losses(errors, errors)
     z = posterior.sample(noise)  # (K, N, L)
     if settings.objective == "vae":
-        return -log_weights(network, rows, z, posterior).mean(dim=0)
-    return doubly_reparameterised_loss(log_weights(network, rows, z, posterior.detach()), z)
+        negative_elbo = -elbo_estimate(log_weights(network, rows, z, posterior))
+        return Losses(negative_elbo, negative_elbo)
+    log_w = log_weights(network, rows, z, posterior.detach())
+    return Losses(-log_marginal_estimate(log_w), doubly_reparameterised_loss(log_w, z))
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    n_steps: int
+    rate: float
+    pull_to: Mapping[str, Tensor] | None = None  # given for a tuning
 
 
 def _optimise(
@@ -145,26 +167,25 @@ def _optimise(
     rows: Encoded,
     chances: Values,
     settings: ModelSettings,
-    n_steps: int,
-    rate: float,
+    plan: _Plan,
     generator: torch.Generator,
     on_step: Callable[[], None],
-    pull_to: Mapping[str, Tensor] | None,
 ) -> None:
     device = pick_device(settings.device)
     network.to(device).train()
     parameters = dict(network.named_parameters())
-    anchors = {name: pull_to[name].to(device) for name in parameters} if pull_to else {}
-    optimiser = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=settings.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps, eta_min=FINAL_RATE * rate)
+    anchors = {name: plan.pull_to[name].to(device) for name in parameters} if plan.pull_to else {}
+    optimiser = torch.optim.AdamW(parameters.values(), lr=plan.rate, weight_decay=settings.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, plan.n_steps, eta_min=FINAL_RATE * plan.rate)
+    averaged_from = plan.n_steps - math.ceil(AVERAGED_SHARE * plan.n_steps) if anchors else plan.n_steps
+    average = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     odds = torch.from_numpy(chances)
-    for _ in range(n_steps):
+    for step in range(plan.n_steps):
         index = torch.multinomial(odds, settings.batch, replacement=True, generator=generator)
         batch = Encoded(*(part.to(device) for part in rows.rows(index)))
         seen = _with_unseen(batch, settings.category_dropout, generator)
         noise = torch.randn(settings.train_samples, settings.batch, settings.latent, generator=generator)
-        losses = loss_of(network, seen, batch, noise.to(device), settings)
-        loss = _trimmed(losses, settings.trim).mean()
+        loss = _trimmed(losses_of(network, seen, batch, noise.to(device), settings), settings.trim).mean()
         for name, anchor in anchors.items():
             loss = loss + TUNING_PULL * (parameters[name] - anchor).square().sum()
         optimiser.zero_grad(set_to_none=True)
@@ -172,10 +193,15 @@ def _optimise(
         torch.nn.utils.clip_grad_norm_(parameters.values(), settings.gradient_clip)
         optimiser.step()
         schedule.step()
+        if step >= averaged_from:
+            for name, parameter in parameters.items():
+                average[name] += parameter.detach() / (plan.n_steps - averaged_from)
         on_step()
+    if anchors:
+        network.load_state_dict(average)
     network.cpu().eval()
     if not all(torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
-        raise DivergedError("the training produced weights that are not finite")
+        raise DivergedError("the training produced weights that are not finite: lower model.learning_rate")
 
 
 def _with_unseen(batch: Encoded, share: float, generator: torch.Generator) -> Encoded:
@@ -185,11 +211,11 @@ def _with_unseen(batch: Encoded, share: float, generator: torch.Generator) -> En
     return batch._replace(classes=batch.classes * is_kept.to(batch.classes.device))
 
 
-def _trimmed(losses: Tensor, share: float) -> Tensor:
+def _trimmed(losses: Losses, share: float) -> Tensor:
     if not share:
-        return losses
-    kept = max(1, round(len(losses) * (1.0 - share)))
-    return torch.topk(losses, kept, largest=False).values
+        return losses.surrogates
+    kept = max(1, round(len(losses.values) * (1.0 - share)))
+    return losses.surrogates[torch.topk(losses.values.detach(), kept, largest=False).indices]
 
 
 def _fresh(transform: Transform, settings: ModelSettings, generator: torch.Generator) -> Network:

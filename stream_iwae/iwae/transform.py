@@ -1,8 +1,8 @@
 """Raw feature values -> bounded inputs, masks and class indices; fitted once, frozen with the model.
 
-N rows, D features, C of them continuous. Every scale has a floor: a constant column has no variance,
-and a deviation from it saturates. Two bounded scales of each value, tanh(z/2) and tanh(z/8): the first sees
-ordinary variation, the second how far out an outlier lies.
+N rows, D features, C of them continuous, G categories. Every scale has a floor: a constant column has no
+variance, and a deviation from it saturates. Two bounded scales of each value, tanh(z/2) and tanh(z/8): the
+first sees ordinary variation, the second how far out an outlier lies.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SCALE_FLOOR: Final = 0.05
+SCALE_FLOOR: Final = 0.05  # of a logarithm, and of any constant column
+RANGE_FLOOR: Final = 0.05  # of a gauge's or ratio's range, whatever its unit
+MAX_CLASSES: Final = 255  # the most frequent values of a category; the others count as unseen
 NEAR, FAR = 2.0, 8.0  # divisors of the two bounded scales
 _CLIP: Final = 0.9999  # a location at or past the bound still has an inverse
 _NEAR_LIMIT: Final = 0.95  # beyond it the near scale is saturated and the far one is inverted
+_LIMIT: Final = 1e100  # values beyond it count as it: their squares would overflow
+_LOG_LIMIT: Final = 230.0  # log1p of _LIMIT, nearly
+_ROUNDING: Final = 1e-9  # a column that varies by less than this share of its size is constant
 _LOGGED: Final = ("magnitude", "count")
+_KINDS: Final = frozenset({"magnitude", "ratio", "count", "gauge", "category", "cyclic"})
 
 
 class Encoded(NamedTuple):
@@ -42,6 +48,16 @@ class Transform:
     scales: tuple[float, ...]  # C
     classes: tuple[tuple[int, ...], ...]  # G sorted tuples of CRC-32 codes; class i + 1 is code i
 
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.kinds) - _KINDS)
+        if unknown:
+            raise ValueError(f"no such kinds of feature: {unknown}; there are {sorted(_KINDS)}")
+        counts = (len(self.means), len(self.scales), len(self.classes))
+        if counts != (len(self.continuous), len(self.continuous), len(self.categories)):
+            raise ValueError(f"the kinds {self.kinds} do not fit {counts} means, scales and categories")
+        if not np.isfinite([*self.means, *self.scales]).all() or min(self.scales, default=1.0) <= 0:
+            raise ValueError("a mean is not finite or a scale is no positive number")
+
     @classmethod
     def fit(cls, values: NDArray[np.float64], kinds: tuple[str, ...]) -> Self:
         """Fit on (N, D) raw values; missing and non-finite ones are left out."""
@@ -51,16 +67,14 @@ class Transform:
         for column, kind in zip(values.T, kinds, strict=True):
             present = column[np.isfinite(column)]
             if kind == "category":
-                classes.append(tuple(int(code) for code in np.unique(present)))
-                continue
-            if kind == "cyclic":
+                classes.append(_frequent(present))
+            elif kind == "cyclic" or not present.size:
                 means.append(0.0)
                 scales.append(1.0)
-                continue
-            flat = _flattened(present, kind)
-            spread = 0.0 if kind in _LOGGED or not flat.size else SCALE_FLOOR * float(flat.max() - flat.min())
-            means.append(float(flat.mean()) if flat.size else 0.0)
-            scales.append(max(float(flat.std()) if flat.size else 0.0, spread, SCALE_FLOOR))
+            else:
+                flat = _flattened(present.clip(-_LIMIT, _LIMIT), kind)
+                means.append(float(flat.mean()))
+                scales.append(_scale(flat, kind))
         return cls(kinds, tuple(means), tuple(scales), tuple(classes))
 
     @property
@@ -80,35 +94,33 @@ class Transform:
 
     def encode(self, values: NDArray[np.float64]) -> Encoded:
         """Turn (N, D) raw values into what the network takes, float32 on the CPU."""
-        near, far, present = [], [], []
-        for column, mean, scale in zip(self.continuous, self.means, self.scales, strict=True):
-            raw = values[:, column]
-            is_there = np.isfinite(raw)
-            raw = np.where(is_there, raw, 0.0)
-            if self.kinds[column] == "cyclic":
-                low, high = np.sin(2 * np.pi * raw), np.cos(2 * np.pi * raw)
-            else:
-                z = (_flattened(raw, self.kinds[column]) - mean) / scale
-                low, high = np.tanh(z / NEAR), np.tanh(z / FAR)
-            near.append(np.where(is_there, low, 0.0))
-            far.append(np.where(is_there, high, 0.0))
-            present.append(is_there)
-        indices, class_present = [], []
-        for column, codes in zip(self.categories, self.classes, strict=True):
-            raw = values[:, column]
-            is_there = np.isfinite(raw)
-            known = np.asarray(codes, dtype=np.float64)
-            at = np.searchsorted(known, np.where(is_there, raw, 0.0))
-            is_known = np.isin(raw, known)
-            indices.append(np.where(is_known, at + 1, 0))
-            class_present.append(is_there)
-        n = values.shape[0]
+        is_there = np.isfinite(values)
+        raw = np.where(is_there, values, 0.0).clip(-_LIMIT, _LIMIT)
+        columns, kinds = self.continuous, [self.kinds[column] for column in self.continuous]
+        flat = raw[:, columns]  # (N, C)
+        logged = [i for i, kind in enumerate(kinds) if kind in _LOGGED]
+        flat[:, logged] = _flattened(flat[:, logged], "magnitude")
+        z = (flat - np.asarray(self.means)) / np.asarray(self.scales)
+        near, far = np.tanh(z / NEAR), np.tanh(z / FAR)
+        cyclic = [i for i, kind in enumerate(kinds) if kind == "cyclic"]
+        angle = 2.0 * np.pi * flat[:, cyclic]
+        near[:, cyclic], far[:, cyclic] = np.sin(angle), np.cos(angle)
+        mask = is_there[:, columns]
         return Encoded(
-            _stacked(near + far, n, torch.float32),
-            _stacked(present, n, torch.float32),
-            _stacked(indices, n, torch.int64),
-            _stacked(class_present, n, torch.float32),
+            torch.from_numpy(np.concatenate([near * mask, far * mask], axis=1)).float(),
+            torch.from_numpy(mask).float(),
+            torch.from_numpy(self._class_indices(raw)),
+            torch.from_numpy(is_there[:, self.categories]).float(),
         )
+
+    def _class_indices(self, raw: NDArray[np.float64]) -> NDArray[np.int64]:
+        indices = np.zeros((len(raw), len(self.classes)), dtype=np.int64)
+        for i, (column, codes) in enumerate(zip(self.categories, self.classes, strict=True)):
+            if codes:
+                known = np.asarray(codes, dtype=np.float64)
+                at = np.minimum(np.searchsorted(known, raw[:, column]), len(known) - 1)
+                indices[:, i] = np.where(known[at] == raw[:, column], at + 1, 0)
+        return indices
 
     def decode(self, bounded: NDArray[np.float64]) -> NDArray[np.float64]:
         """Raw values (R, C) of locations (R, 2C) on the bounded scales."""
@@ -124,7 +136,7 @@ class Transform:
             z_far = FAR * np.arctanh(np.clip(far[:, i], -_CLIP, _CLIP))
             flat = np.where(np.abs(near[:, i]) < _NEAR_LIMIT, z_near, z_far) * scale + mean
             if kind in _LOGGED:
-                raw[:, i] = np.sign(flat) * np.expm1(np.clip(np.abs(flat), 0.0, 700.0))
+                raw[:, i] = np.expm1(np.clip(flat, 0.0, _LOG_LIMIT))  # these kinds are never below zero
             else:
                 raw[:, i] = np.clip(flat, 0.0, 1.0) if kind == "ratio" else flat
         return raw
@@ -141,25 +153,29 @@ class Transform:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read what `to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
-        transform = cls(
+        return cls(
             tuple(str(kind) for kind in data["kinds"]),
             tuple(float(mean) for mean in data["means"]),
             tuple(float(scale) for scale in data["scales"]),
             tuple(tuple(int(code) for code in codes) for codes in data["classes"]),
         )
-        numbers = np.array([*transform.means, *transform.scales])
-        if not np.isfinite(numbers).all() or min(transform.scales, default=1.0) <= 0:
-            raise ValueError("the transform has a scale that is no positive number")
-        if len(transform.means) != len(transform.continuous) or len(transform.classes) != len(transform.categories):
-            raise ValueError("the transform does not fit its kinds")
-        return transform
 
 
 def _flattened(raw: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
     return np.sign(raw) * np.log1p(np.abs(raw)) if kind in _LOGGED else raw
 
 
-def _stacked(columns: list[NDArray[Any]], n: int, dtype: torch.dtype) -> Tensor:
-    if not columns:
-        return torch.zeros((n, 0), dtype=dtype)
-    return torch.from_numpy(np.stack(columns, axis=1)).to(dtype)
+def _scale(flat: NDArray[np.float64], kind: str) -> float:
+    """Standard deviation with a floor. The floor of a gauge or ratio follows its range, for it may have any unit."""
+    deviation = float(flat.std())
+    if kind in _LOGGED:
+        return max(deviation, SCALE_FLOOR)
+    spread = float(flat.max() - flat.min())
+    is_constant = spread <= _ROUNDING * float(np.abs(flat).max())
+    return SCALE_FLOOR if is_constant else max(deviation, RANGE_FLOOR * spread)
+
+
+def _frequent(present: NDArray[np.float64]) -> tuple[int, ...]:
+    codes, counts = np.unique(present, return_counts=True)
+    kept = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
+    return tuple(sorted(int(code) for code in codes[kept]))

@@ -141,7 +141,7 @@ def test_a_row_has_the_same_score_to_the_last_bit_in_any_company(model):
 def test_non_finite_values_are_missing_and_poison_nothing(model):
     rows = ordinary(40, seed=8)
     poisoned = rows.copy()
-    poisoned[3] = [np.inf, np.nan, -np.inf, np.nan, np.inf, np.nan]
+    poisoned[3] = [np.inf, 0.5, -np.inf, np.nan, np.inf, np.nan]
     scorer = Scorer(model)
     clean, found = scorer.score(rows).scores, scorer.score(poisoned).scores
 
