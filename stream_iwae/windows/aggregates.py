@@ -118,7 +118,7 @@ class AggregateConfig(BaseModel):
             case "sum":
                 out = pl.when(values.len() > 0).then(values.sum())
             case "rate":
-                out = pl.when(values.len() > 0).then(values.sum() / (size_ms / 1000))
+                out = pl.when(values.len() > 0).then(values.sum() * _per_second(size_ms))
             case "mean":
                 out = values.mean()
             case "std":
@@ -148,7 +148,7 @@ class AggregateConfig(BaseModel):
             case "count" | "share":
                 out = counts.cast(pl.Float64)
             case "rate":
-                out = value / (size_ms / 1000)
+                out = value * _per_second(size_ms)
             case "std" | "entropy":
                 out = pl.when(value.is_not_null()).then(0.0)
             case "top_share":
@@ -220,7 +220,7 @@ class AggregateConfig(BaseModel):
             case "sum":
                 out = pl.when(n > 0).then(total)
             case "rate":
-                out = pl.when(n > 0).then(total / (size_ms / 1000))
+                out = pl.when(n > 0).then(total * _per_second(size_ms))
             case "mean":
                 out = pl.when(n > 0).then(total / n)
             case "std":
@@ -262,12 +262,17 @@ class AggregateConfig(BaseModel):
                 return _from_bucket(counts.quantile(self.q or 0.5, n_entities))
 
 
+def _per_second(size_ms: int) -> float:
+    """A factor and no divisor: polars divides many rows by a number in another way than one, with other last bits."""
+    return 1000 / size_ms
+
+
 def _bucket(column: pl.Expr) -> pl.Expr:
     """The bucket of a number; buckets order as numbers do, and zero has its own.
 
     Source: Masson, Rim, Lee 2019, DDSketch, section 2.
     """
-    bucket = (column.abs().log() / _LOG_GAMMA).ceil() + _BEYOND
+    bucket = (column.abs().log() * (1 / _LOG_GAMMA)).ceil() + _BEYOND
     return pl.when(column == 0).then(0.0).otherwise(column.sign() * bucket)
 
 
