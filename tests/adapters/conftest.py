@@ -44,16 +44,24 @@ def opened():
 
 @pytest.fixture
 def visible(kafka):
-    """Values of a topic that a read_committed reader sees up to its last stable offset."""
+    """Values of a topic's partition 0 that a read_committed reader sees, once no transaction is open there."""
     from kafka import KafkaConsumer, TopicPartition
 
-    from stream_iwae.adapters.kafka_state import read_compacted
+    settings = {"bootstrap_servers": kafka.bootstrap_servers, "enable_auto_commit": False}
+    plain = KafkaConsumer(**settings, isolation_level="read_uncommitted")
+    reader = KafkaConsumer(**settings, isolation_level="read_committed", auto_offset_reset="earliest")
 
-    consumer = KafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
-        isolation_level="read_committed",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    yield lambda topic: sorted(read_compacted(consumer, TopicPartition(topic, 0)).values())
-    consumer.close(autocommit=False)
+    def read(topic):
+        partition = TopicPartition(topic, 0)
+        # A commit is answered before its markers are written, so the last stable offset may lag behind it.
+        end = plain.end_offsets([partition])[partition]
+        reader.assign([partition])
+        reader.seek_to_beginning(partition)
+        found = []
+        while reader.position(partition) < end:
+            found += [record.value for record in reader.poll(timeout_ms=200).get(partition, ())]
+        return found
+
+    yield read
+    plain.close(autocommit=False)
+    reader.close(autocommit=False)

@@ -1,12 +1,15 @@
 """What only a real broker can do to a transaction; the promises all sinks share are in tests/contracts."""
 
+import os
 import secrets
+import signal
+import threading
 
 import pytest
 
 from stream_iwae.adapters.kafka_sink import KafkaOutputSink
 from stream_iwae.adapters.kafka_source import KafkaEventSource
-from stream_iwae.errors import DeliveryError, FencedError
+from stream_iwae.errors import AmbiguousCommitError, DeliveryError, FencedError
 from stream_iwae.ports import CommittedOffset, OutputRecord
 
 pytestmark = pytest.mark.kafka
@@ -125,3 +128,50 @@ def test_a_second_process_with_the_same_instance_fences_the_first(make_config, o
 
     sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "")}, member.topic, usurper.group_token())
     assert visible(out) == [b"2"]
+
+
+def test_a_record_that_is_not_acknowledged_fails_the_commit(topic, sink, member, visible, monkeypatch):
+    """As where it expires: the client fails only its future, and would commit the offsets without it."""
+    out = topic()
+    token = member.group_token()
+    sink.commit([a_record(out, b"1")], {}, member.topic, None)
+    monkeypatch.setattr(sink._producer, "flush", lambda timeout: None)
+
+    with pytest.raises(DeliveryError, match="not acknowledged"):
+        sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "")}, member.topic, token)
+
+    assert visible(out) == [b"1"]
+    assert member.committed(frozenset({0})) == {0: None}
+
+
+@pytest.mark.parametrize("freezes_at", ["the records", "the end"])
+def test_a_broker_that_does_not_answer_leaves_a_commit_that_can_be_settled(
+    kafka, make_config, opened, topic, visible, monkeypatch, freezes_at
+):
+    config = make_config(transaction_timeout="2s")
+    out = topic()
+    sink, member = opened(KafkaOutputSink(config, config.group)), opened(a_member(config, topic()))
+    sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "1")}, member.topic, member.group_token())
+    step = "flush" if freezes_at == "the records" else "commit_transaction"
+    carry_on = getattr(sink._producer, step)
+
+    def freeze(*given, **named):
+        monkeypatch.undo()  # once
+        os.kill(kafka.pids[0], signal.SIGSTOP)
+        timer.start()
+        return carry_on(*given, **named)
+
+    timer = threading.Timer(4.0, os.kill, (kafka.pids[0], signal.SIGCONT))
+    monkeypatch.setattr(sink._producer, step, freeze)
+    try:
+        with pytest.raises(DeliveryError if freezes_at == "the records" else AmbiguousCommitError):
+            sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "2")}, member.topic, member.group_token())
+    finally:
+        timer.join()  # the broker goes on
+
+    sink.recover()
+    is_committed = member.committed(frozenset({0})) == {0: CommittedOffset(0, "2")}
+    assert visible(out) == ([b"1", b"2"] if is_committed else [b"1"])
+    sink.commit([a_record(out, b"3")], {0: CommittedOffset(0, "3")}, member.topic, member.group_token())
+    assert visible(out)[-1] == b"3"
+    assert member.committed(frozenset({0})) == {0: CommittedOffset(0, "3")}
