@@ -101,7 +101,7 @@ def a_model(config: Config, stages: object) -> bytes:
     values = [message for number in range(3) for _, message in minute(number, 2_000, pool)]
     n = len(values)
     offsets = np.arange(n)
-    pipeline.process(RecordBatch("x", 0, offsets, offsets + 10**13, [None] * n, values, n), None, 0, lambda: None)
+    pipeline.process(RecordBatch("x", 0, offsets, offsets + 10**13, values, n), None, 0, lambda: None)
     rows = np.concatenate([batch.values for batch in pipeline.take_outcome().training])
     wanted = schema(config.features, config.events.field_types())
     kinds = tuple(str(kind) for kind in wanted.kinds)

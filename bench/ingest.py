@@ -1,6 +1,9 @@
 """Events to feature vectors on one core, against the bare poll loop of the same client over the same topic."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
@@ -13,30 +16,11 @@ from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.windows.operator import WindowOperator
 
 
-def consumer_of(config: Config, topic: str) -> KafkaConsumer:
-    consumer = KafkaConsumer(
-        bootstrap_servers=config.kafka.bootstrap_servers,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_poll_records=10_000,
-        max_partition_fetch_bytes=8 * 1024 * 1024,
-    )
-    consumer.assign([TopicPartition(topic, 0)])
-    return consumer
-
-
 def bare_poll(config: Config, topic: str, n_events: int) -> float:
-    """Events a second that the client alone delivers."""
-    consumer = consumer_of(config, topic)
-    n, began = 0, None
-    while n < n_events:
-        for records in consumer.poll(timeout_ms=1000).values():
-            began = began or time.perf_counter()
-            n += len(records)
-    seconds = time.perf_counter() - began
-    consumer.close()
-    return n / seconds
+    """Events a second that the client alone delivers, as a newcomer would write the loop."""
+    command = [sys.executable, Path(__file__).with_name("bare_poll.py"), config.kafka.bootstrap_servers]
+    done = subprocess.run([*command, topic, str(n_events)], check=True, capture_output=True, text=True)
+    return float(done.stdout)
 
 
 def ingest(config: Config, topic: str, n_events: int) -> float:
@@ -45,7 +29,15 @@ def ingest(config: Config, topic: str, n_events: int) -> float:
     decoder = Decoder(stages.events, needed_fields(stages.features))
     windows = WindowOperator(stages.windows, aggregates(stages.features), 0)
     extractor = FeatureExtractor(stages.features, stages.events.field_types())
-    consumer = consumer_of(config, topic)
+    consumer = KafkaConsumer(
+        bootstrap_servers=config.kafka.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_poll_records=config.kafka.max_poll_records,
+        max_partition_fetch_bytes=8 * 1024 * 1024,
+    )
+    consumer.assign([TopicPartition(topic, 0)])
     n, n_vectors, began = 0, 0, None
     while n < n_events:
         for partition, records in consumer.poll(timeout_ms=1000).items():

@@ -49,7 +49,6 @@ class RecordBatch:
     partition: int
     offsets: NDArray[np.int64]  # (N,), ascending
     timestamps_ms: NDArray[np.int64]  # (N,), record time
-    keys: Sequence[bytes | None]  # N
     values: Sequence[bytes | None]  # N
     next_offset: int  # the position after this batch; beyond last + 1 where markers follow
 
@@ -65,7 +64,6 @@ class RecordBatch:
             self.partition,
             self.offsets[:at],
             self.timestamps_ms[:at],
-            self.keys[:at],
             self.values[:at],
             min(self.next_offset, offset),
         )
@@ -74,7 +72,6 @@ class RecordBatch:
             self.partition,
             self.offsets[at:],
             self.timestamps_ms[at:],
-            self.keys[at:],
             self.values[at:],
             self.next_offset,
         )
@@ -183,6 +180,12 @@ class FeatureBatch:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.values.shape[1] != len(self.schema):
             raise ValueError(f"need (N, {len(self.schema)}) values, got {self.values.shape}")
+
+    @classmethod
+    def empty(cls, schema: FeatureSchema) -> Self:
+        """A batch of no windows."""
+        none = np.empty(0, dtype=np.int64)
+        return cls(schema, np.empty((0, len(schema))), [], none, none, none, none, none, np.empty(0))
 
     def __len__(self) -> int:
         return int(self.values.shape[0])

@@ -41,7 +41,7 @@ class TopicTwin:
             return Polled()
         start, self.at = self.at, self.at + len(values)
         offsets = np.arange(start, self.at)
-        batch = RecordBatch("training", 0, offsets, offsets, [None] * len(values), values, self.at)
+        batch = RecordBatch("training", 0, offsets, offsets, values, self.at)
         return Polled(records=(batch,))
 
     def beginning_offsets(self, partitions):

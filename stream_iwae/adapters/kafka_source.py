@@ -22,7 +22,6 @@ from stream_iwae.ports import CommittedOffset, GroupToken, Polled
 
 _OFFSET: Final = operator.attrgetter("offset")
 _TIMESTAMP: Final = operator.attrgetter("timestamp")
-_KEY: Final = operator.attrgetter("key")
 _VALUE: Final = operator.attrgetter("value")
 _SHORTEST_POLL_MS: Final = 50  # the client takes no step of a rebalance in a poll that does not wait
 _FETCH_BYTES: Final = 8 * 1024 * 1024  # per partition and fetch
@@ -157,7 +156,6 @@ def record_batch(partition: TopicPartition, records: list[Any], next_offset: int
         partition=partition.partition,
         offsets=np.fromiter(map(_OFFSET, records), np.int64, n),
         timestamps_ms=np.fromiter(map(_TIMESTAMP, records), np.int64, n),
-        keys=list(map(_KEY, records)),
         values=list(map(_VALUE, records)),
         next_offset=next_offset,
     )

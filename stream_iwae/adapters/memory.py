@@ -101,7 +101,6 @@ class MemoryEventSource:
             partition=partition,
             offsets=np.array([at for at, _ in seen], dtype=np.int64),
             timestamps_ms=np.array([entry.timestamp_ms for _, entry in seen], dtype=np.int64),
-            keys=[entry.key for _, entry in seen],
             values=[entry.value for _, entry in seen],
             next_offset=end,
         )

@@ -59,4 +59,6 @@ def canonical_column(column: pl.Series, kind: str, strip_port: bool) -> pl.Serie
         canonical = [canonical_address(without_port(text) if strip_port else text) for text in distinct]
     else:
         return column
+    if canonical == distinct.to_list():
+        return column
     return column.replace_strict(distinct, pl.Series(canonical, dtype=pl.String), default=None, return_dtype=pl.String)

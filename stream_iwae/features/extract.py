@@ -25,12 +25,14 @@ class FeatureExtractor:
     def extract(self, windows: WindowBatch) -> FeatureBatch:
         """One row of D values a window."""
         frame = windows.frame
+        if not len(windows):
+            return FeatureBatch.empty(self.schema)
         labels: dict[int, str] = {}
         columns = [
             self._column(feature, kind, frame, labels)
             for feature, kind in zip(self._features, self.schema.kinds, strict=True)
         ]
-        values = np.stack(columns, axis=1) if len(windows) else np.empty((0, len(self.schema)))
+        values = np.stack(columns, axis=1)
         return FeatureBatch(
             schema=self.schema,
             values=np.where(np.isfinite(values), values, np.nan),

@@ -105,10 +105,15 @@ class AggregateConfig(BaseModel):
         """The event fields that it needs."""
         return {name for name in (self.field, self.where.field if self.where else None) if name is not None}
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether counts of values give it exactly."""
+        return self.aggregate in {"distinct", "entropy", "top_share"}
+
     # --- at once --------------------------------------------------------------------------------
 
     def direct(self, size_ms: int) -> pl.Expr:
-        """From the rows of a group to the finished value."""
+        """From the rows of a group to the finished value; for those that are not counted."""
         values = self._values
         match self.aggregate:
             case "count":
@@ -129,14 +134,10 @@ class AggregateConfig(BaseModel):
                 out = values.max()
             case "quantile":
                 out = values.quantile(self.q or 0.5, interpolation="lower")
-            case "distinct":
-                out = values.n_unique().cast(pl.Float64)
-            case "entropy":
-                out = pl.when(values.len() > 0).then(values.unique_counts().entropy().clip(lower_bound=0.0))
-            case "top_share":
-                out = values.unique_counts().max() / values.len()
             case "last":
                 out = values.last()
+            case "distinct" | "entropy" | "top_share":
+                raise ValueError(f"{self.name}: counted, see `finish_counts`")
         return out.alias(self.name)
 
     def of_one_event(self, size_ms: int) -> pl.Expr:

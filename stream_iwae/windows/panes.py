@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from stream_iwae.windows.aggregates import BY_VALUE, AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
@@ -98,7 +99,7 @@ class Reducer:
             pane.n_held += part.height
             rows = rows[part.height :]
             if pane.n_held == CHUNK_ROWS:
-                pane.partials.append(self._reduce(_joined(pane.rows)))
+                pane.partials.append(self._reduce(pl.concat(pane.rows, rechunk=True)))
                 pane.rows, pane.n_held = [], 0
                 self._compact(pane)
         if len(pane.rows) > _MAX_PARTS:
@@ -118,15 +119,29 @@ class Reducer:
 
     def direct(self, windows: Sequence[tuple[int, Sequence[Pane]]]) -> pl.DataFrame:
         """Small windows (end, panes in time order) -> one finished row an entity, sorted by end and entity."""
-        finished = [aggregate.direct(self._size_ms) for aggregate in self._aggregates]
-        rows = _joined([part for _, panes in windows for pane in panes for part in pane.rows])
-        if len(windows) == 1:
-            out = rows.group_by("entity").agg(*_NUMBERS, *finished)
-            return out.with_columns(window_end_ms=pl.lit(windows[0][0], dtype=pl.Int64)).sort("entity")
-        heights = [sum(pane.n_rows for pane in panes) for _, panes in windows]
-        ends = np.repeat(np.array([end for end, _ in windows], dtype=np.int64), heights)
-        grouped = rows.with_columns(window_end_ms=ends).group_by("window_end_ms", "entity")
-        return grouped.agg(*_NUMBERS, *finished).sort("window_end_ms", "entity")
+        rows = pl.concat([part for _, panes in windows for pane in panes for part in pane.rows], rechunk=True)
+        groups, _ = numbered(rows["entity"])
+        ends = pl.lit(windows[0][0], dtype=pl.Int64)
+        if len(windows) > 1:
+            heights = [sum(pane.n_rows for pane in panes) for _, panes in windows]
+            ends = pl.col("window_end_ms").first()
+            rows = rows.with_columns(window_end_ms=np.repeat([end for end, _ in windows], heights))
+            window = np.repeat(np.arange(len(windows), dtype=np.uint64), heights)
+            groups, _ = numbered(pl.Series(window << np.uint64(32) | groups))
+        finished = [aggregate.direct(self._size_ms) for aggregate in self._aggregates if not aggregate.is_counted]
+        grouped = rows.with_columns(group=groups).group_by("group")
+        out = grouped.agg(pl.col("entity").first(), ends.alias("window_end_ms"), *_NUMBERS, *finished).sort("group")
+        return out.with_columns(*self._by_counts(rows, groups, out.height)).sort("window_end_ms", "entity")
+
+    def _by_counts(self, rows: pl.DataFrame, groups: NDArray[np.uint32], n_groups: int) -> list[pl.Series]:
+        """The aggregates that counts of values give sooner than the rows of each group."""
+        aggregates = [aggregate for aggregate in self._by_value if aggregate.is_counted]
+        columns = rows.select(**{aggregate.counted: self._counted[aggregate.counted] for aggregate in aggregates})
+        counts = {column.name: ValueCounts.count(groups, column) for column in columns}
+        return [
+            pl.Series(aggregate.name, aggregate.finish_counts(counts[aggregate.counted], n_groups), nan_to_null=True)
+            for aggregate in aggregates
+        ]
 
     def by_partials(self, end: int, panes: Sequence[Pane]) -> pl.DataFrame:
         """One window of many events -> one finished row an entity, sorted by entity."""
@@ -139,9 +154,9 @@ class Reducer:
         """All that a pane holds; the watermark has passed its end, so nothing comes later."""
         if self.is_small([pane]):
             if not pane.partials:  # the rows stay: another window of the pane may be small
-                pane.partials.append(self._reduce(_joined(pane.rows)))
+                pane.partials.append(self._reduce(pl.concat(pane.rows, rechunk=True)))
         elif pane.rows:
-            pane.partials.append(self._reduce(_joined(pane.rows)))
+            pane.partials.append(self._reduce(pl.concat(pane.rows, rechunk=True)))
             pane.rows, pane.n_held = [], 0
         return pane.partials
 
@@ -184,13 +199,3 @@ class Reducer:
                 columns.append(pl.Series(aggregate.name, found, nan_to_null=True))
         leading = ("entity", "source", "n_events", "first_offset", "last_offset")
         return frame.select(*leading, *columns).sort("entity")
-
-
-def _joined(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Rows as one frame that does not tell where it was cut.
-
-    polars marks a frame of one row as sorted and keeps the mark where it still holds after a concatenation; groups
-    of a column so marked are summed in another order, with other last bits. Taking all rows by number unmarks them.
-    """
-    whole = pl.concat(parts, rechunk=True)
-    return whole[np.arange(whole.height)]

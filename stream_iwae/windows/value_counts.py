@@ -47,7 +47,9 @@ class ValueCounts:
         is_present = column.is_not_null().to_numpy()
         numbers, values = numbered(column.drop_nulls())
         keys = (entities[is_present].astype(np.uint64) << _SHIFT) | numbers
-        return cls(values, *_summed(keys, np.ones(len(keys), dtype=np.int64)))
+        keys.sort()
+        starts = _starts(keys)
+        return cls(values, keys[starts], np.diff(starts, append=len(keys)))
 
     @classmethod
     def merge(cls, parts: Sequence[Self], entities: Sequence[NDArray[np.uint32]]) -> Self:
@@ -91,7 +93,9 @@ class ValueCounts:
         """Shannon entropy in nats."""
         total = self._sums(self.n)
         # Of counts c with total t: log t - sum(c log c) / t; rounding must not take a lone value below zero.
-        found = np.log(total) - self._sums(self.n * np.log(self.n)) / total
+        # Summed in the order of the counts: that of the values depends on what else the rows hold.
+        n = self.n[np.lexsort((self.n, self.entities))]
+        found = np.log(total) - self._sums(n * np.log(n)) / total
         return self._spread(np.maximum(found, 0.0), n_entities)
 
     def top_share(self, n_entities: int) -> NDArray[np.float64]:
@@ -128,5 +132,12 @@ def _summed(keys: NDArray[np.uint64], n: NDArray[np.int64]) -> tuple[NDArray[np.
         return keys, n
     order = pl.Series(keys).arg_sort().to_numpy()
     ascending = keys[order]
-    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
+    starts = _starts(ascending)
     return ascending[starts], np.add.reduceat(n[order], starts)
+
+
+def _starts(ascending: NDArray[np.uint64]) -> NDArray[np.intp]:
+    """Where each distinct key begins."""
+    is_start = np.ones(len(ascending), dtype=np.bool_)
+    np.not_equal(ascending[1:], ascending[:-1], out=is_start[1:])
+    return np.flatnonzero(is_start)

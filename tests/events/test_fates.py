@@ -18,7 +18,7 @@ CONFIG = EventsConfig.model_validate({"preset": "simulated"})
 
 def records(*values, at_ms=AT_MS + 60_000):
     n = len(values)
-    return RecordBatch("t", 0, np.arange(n) + 7, np.full(n, at_ms), [None] * n, list(values), 7 + n)
+    return RecordBatch("t", 0, np.arange(n) + 7, np.full(n, at_ms), list(values), 7 + n)
 
 
 def decode(*values, config=CONFIG):

@@ -24,7 +24,7 @@ GNMIC = '[{"name":"ifstats","timestamp":1700000010000000000,"tags":{"source":"20
 def decode(config, *texts):
     values = [text.encode() for text in texts]
     n = len(values)
-    records = RecordBatch("t", 0, np.arange(n), np.full(n, 1_800_000_000_000), [None] * n, values, n)
+    records = RecordBatch("t", 0, np.arange(n), np.full(n, 1_800_000_000_000), values, n)
     return Decoder(EventsConfig.model_validate(config)).decode(records)
 
 

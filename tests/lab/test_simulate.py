@@ -127,7 +127,6 @@ class TestMessages:
             partition=0,
             offsets=np.arange(len(batch)),
             timestamps_ms=np.array([message.timestamp_ms for message, _ in batch]),
-            keys=[message.key for message, _ in batch],
             values=[message.value for message, _ in batch],
             next_offset=len(batch),
         )
