@@ -39,6 +39,7 @@ class KafkaOutputSink:
     def __init__(self, config: KafkaConfig, transactional_id: str) -> None:
         self._config = config
         self._transactional_id = transactional_id
+        self._is_fenced = False
         self._producer = self._connect()
 
     def _connect(self) -> KafkaProducer:
@@ -77,6 +78,8 @@ class KafkaOutputSink:
     ) -> None:
         """Publish and commit in one transaction; see the port for what it raises."""
         self._check_sizes(records, offsets)
+        if self._is_fenced:
+            raise FencedError(f"another producer uses {self._transactional_id!r}")
         producer = self._producer
         try:
             producer.begin_transaction()
@@ -92,6 +95,7 @@ class KafkaOutputSink:
         try:
             producer.commit_transaction()
         except _FENCED as error:
+            self._is_fenced = True
             raise FencedError(f"another producer uses {self._transactional_id!r}: {error!r}") from error
         except KafkaError as error:
             raise AmbiguousCommitError(f"the commit's fate is unknown: {error!r}") from error
@@ -117,6 +121,7 @@ class KafkaOutputSink:
         """
         cause = error.__cause__ if isinstance(error, DeliveryError) and error.__cause__ is not None else error
         if isinstance(cause, _FENCED):
+            self._is_fenced = True  # the client forgets why it fails from now on
             return FencedError(f"another producer uses {self._transactional_id!r}: {cause!r}")
         self._abort()
         if isinstance(cause, _STALE):
@@ -154,6 +159,7 @@ class KafkaOutputSink:
         """A new producer under the same id: its first act settles what the former left open."""
         _close(self._producer, timeout_s=0)
         self._producer = self._connect()
+        self._is_fenced = False
 
     def close(self) -> None:
         """Release sockets and threads."""

@@ -1,42 +1,47 @@
 """The topics: ours are made where they are missing, the input never is."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.admin import ConfigResource
+from kafka.errors import AuthorizationError, KafkaError, TopicAlreadyExistsError
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
-from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_config import KafkaConfig, TopicsConfig
 from stream_iwae.errors import ConfigurationError, DeliveryError
 
 _DAY_MS: Final = 86_400_000
-_COMPACTED: Final = {"cleanup.policy": "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+_POLICY: Final = "cleanup.policy"
+_COMPACTED: Final = {_POLICY: "compact", "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1"}
+_SAFE_REPLICATION: Final = 3  # from here on two replicas must have a record before it counts
+
+
+class _Topic(NamedTuple):
+    """What one of our topics must be like."""
+
+    key: str  # in the section kafka.topics
+    n_partitions: int
+    settings: dict[str, str]
+    is_any_number: bool = False  # of partitions: any would do
 
 
 def ensure_topics(config: KafkaConfig, n_input_partitions: int) -> None:
     """Make the missing ones of our topics, and refuse those that do not fit.
 
     Raises:
-        ConfigurationError: A topic exists with a number of partitions that cannot work.
+        ConfigurationError: A topic exists with partitions or a clean-up policy that cannot work.
         DeliveryError: The broker refuses to make one.
     """
-    topics = config.topics
-    wanted: dict[str, tuple[int, dict[str, str]]] = {
-        topics.alerts: (n_input_partitions, {"retention.ms": str(30 * _DAY_MS)}),
-        topics.dead_letters: (1, {"retention.ms": str(14 * _DAY_MS)}),
-        topics.state: (n_input_partitions, _COMPACTED),
-        topics.models: (1, _COMPACTED),
-        topics.training: (1, {"retention.ms": str(7 * _DAY_MS), "retention.bytes": str(4 * 1024**3)}),
-    }
-    if topics.scores is not None:
-        wanted[topics.scores] = (n_input_partitions, {"retention.ms": str(7 * _DAY_MS)})
+    wanted = _wanted(config.topics, n_input_partitions)
     admin = connected(config, lambda: KafkaAdminClient(**client_settings(config, "admin")))
     try:
-        for name, (partitions, settings) in wanted.items():
-            _ensure(admin, name, partitions, settings, config.replication_factor)
-        _check_partitions(admin, "kafka.topics.state", topics.state, n_input_partitions)
-        _check_partitions(admin, "kafka.topics.training", topics.training, 1)
-        _check_partitions(admin, "kafka.topics.models", topics.models, 1)
+        existing = set(admin.list_topics())
+        for name, topic in wanted.items():
+            if name not in existing:
+                _make(admin, name, topic, config.replication_factor)
+        for name, topic in wanted.items():
+            if name in existing:
+                _check(admin, name, topic)
     finally:
         admin.close()
 
@@ -57,17 +62,52 @@ def check_keying(topic: str, n_partitions: int, *, is_keyed: bool) -> None:
         )
 
 
-def _ensure(admin: Any, name: str, partitions: int, settings: dict[str, str], replication: int) -> None:
-    wanted = {"num_partitions": partitions, "replication_factor": replication, "configs": settings}
+def _wanted(topics: TopicsConfig, n_input_partitions: int) -> dict[str, _Topic]:
+    same = n_input_partitions
+    wanted = {
+        topics.alerts: _Topic("alerts", same, {"retention.ms": str(30 * _DAY_MS)}, is_any_number=True),
+        topics.dead_letters: _Topic("dead_letters", 1, {"retention.ms": str(14 * _DAY_MS)}, is_any_number=True),
+        topics.state: _Topic("state", same, _COMPACTED),
+        topics.models: _Topic("models", 1, _COMPACTED),
+        topics.training: _Topic("training", 1, {"retention.ms": str(7 * _DAY_MS), "retention.bytes": str(4 * 1024**3)}),
+    }
+    if topics.scores is not None:
+        wanted[topics.scores] = _Topic("scores", same, {"retention.ms": str(7 * _DAY_MS)}, is_any_number=True)
+    return wanted
+
+
+def _make(admin: Any, name: str, topic: _Topic, replication: int) -> None:
+    settings = topic.settings | ({"min.insync.replicas": "2"} if replication >= _SAFE_REPLICATION else {})
+    wanted = {"num_partitions": topic.n_partitions, "replication_factor": replication, "configs": settings}
     try:
         admin.create_topics({name: wanted}, wait_for_metadata=True)
-    except TopicAlreadyExistsError:
-        return
+    except TopicAlreadyExistsError:  # another replica was quicker
+        _check(admin, name, topic)
+    except AuthorizationError as error:
+        raise ConfigurationError(
+            f"kafka.topics.{topic.key}",
+            name,
+            f"is not there, and the broker does not let us make it; make it with {topic.n_partitions} partitions and "
+            f"{topic.settings}, or allow it",
+        ) from error
     except KafkaError as error:
         raise DeliveryError(f"topic {name} could not be made: {error}") from error
 
 
-def _check_partitions(admin: Any, key: str, name: str, wanted: int) -> None:
+def _check(admin: Any, name: str, topic: _Topic) -> None:
+    key = f"kafka.topics.{topic.key}"
     found = len(admin.describe_topics([name])[0]["partitions"])
-    if found != wanted:
-        raise ConfigurationError(key, name, f"has {found} partitions and needs {wanted}; name another, or delete it")
+    if found != topic.n_partitions and not topic.is_any_number:
+        raise ConfigurationError(
+            key, name, f"has {found} partitions and needs {topic.n_partitions}; name another, or delete it"
+        )
+    try:
+        asked = [ConfigResource("TOPIC", name, [_POLICY])]
+        policy = admin.describe_configs(asked, config_filter="all")["topic"][name][_POLICY]["value"]
+    except AuthorizationError:  # describing settings is a right of its own, which the service can do without
+        return
+    needed = topic.settings.get(_POLICY, "delete")
+    if policy != needed:
+        raise ConfigurationError(
+            key, name, f"has {_POLICY}={policy}, which would lose data; set it to {needed}, or name another topic"
+        )

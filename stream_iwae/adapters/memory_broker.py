@@ -14,6 +14,7 @@ from stream_iwae.ports import CommittedOffset, OutputRecord
 
 Topic = str
 Place = tuple[str, int]  # topic, partition
+MAX_METADATA_BYTES: Final = 4096
 MAX_MESSAGE_BYTES: Final = 1_048_576  # what a broker takes unless told otherwise
 
 
@@ -135,6 +136,11 @@ class MemoryBroker:
         membership: Membership | None,
     ) -> None:
         """One whole transaction, with an effect before each of its steps."""
+        for (_, partition), found in offsets.items():
+            if len(found.metadata.encode()) > MAX_METADATA_BYTES:
+                raise DeliveryError(
+                    f"commit metadata of more than {MAX_METADATA_BYTES} bytes for partition {partition}"
+                )
         self._end(transactional_id, is_committed=False)  # of an attempt that was aborted
         self._check_epoch(transactional_id, epoch)
         transaction = self._open[transactional_id] = Transaction()
@@ -167,6 +173,8 @@ class MemoryBroker:
         partition = record.partition
         if partition is None:
             partition = sum(record.key or b"") % len(logs)
+        if partition >= len(logs):
+            raise DeliveryError(f"topic {record.topic} has no partition {partition}")
         entry = Entry(record.key, record.value, self._now_ms(), record.headers, is_visible=False, is_open=True)
         logs[partition].append(entry)
         transaction.entries.append(entry)

@@ -1,0 +1,84 @@
+"""Our topics are made as they must be, and one that would lose data is refused."""
+
+import secrets
+
+import pytest
+
+from stream_iwae.adapters.kafka_topics import check_keying, ensure_topics
+from stream_iwae.errors import ConfigurationError
+
+
+@pytest.fixture
+def names():
+    run = secrets.token_hex(4)
+    kinds = ("events", "alerts", "dead_letters", "state", "training", "models", "scores")
+    return {kind: f"{kind}-{run}" for kind in kinds}
+
+
+@pytest.fixture
+def described(kafka_admin):
+    """(number of partitions, settings that are not the broker's own) of a topic."""
+    from kafka.admin import ConfigResource
+
+    def run(name):
+        (topic,) = kafka_admin.describe_topics([name])
+        settings = kafka_admin.describe_configs([ConfigResource("TOPIC", name)], config_filter="all")["topic"][name]
+        return len(topic["partitions"]), {key: setting["value"] for key, setting in settings.items()}
+
+    return run
+
+
+@pytest.mark.kafka
+def test_missing_topics_are_made_and_the_input_is_not(make_config, names, described, kafka_admin):
+    config = make_config(topics=names)
+
+    ensure_topics(config, 3)
+    ensure_topics(config, 3)  # a second replica finds them
+
+    assert names["events"] not in kafka_admin.list_topics()
+    partitions = {kind: described(name)[0] for kind, name in names.items() if kind != "events"}
+    assert partitions == {"alerts": 3, "dead_letters": 1, "state": 3, "training": 1, "models": 1, "scores": 3}
+    policies = {kind: described(name)[1]["cleanup.policy"] for kind, name in names.items() if kind != "events"}
+    assert {kind for kind, policy in policies.items() if policy == "compact"} == {"state", "models"}
+    assert described(names["alerts"])[1]["retention.ms"] == str(30 * 86_400_000)
+    assert described(names["training"])[1]["retention.bytes"] == str(4 * 1024**3)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(
+    ("kind", "partitions", "policy", "reason"),
+    [
+        ("state", 2, "compact", "has 2 partitions and needs 3"),
+        ("training", 2, "delete", "has 2 partitions and needs 1"),
+        ("models", 2, "compact", "has 2 partitions and needs 1"),
+        ("state", 3, "delete", "cleanup.policy=delete, which would lose data"),
+        ("models", 1, "delete", "cleanup.policy=delete, which would lose data"),
+        ("alerts", 3, "compact", "cleanup.policy=compact, which would lose data"),
+    ],
+)
+def test_a_topic_that_does_not_fit_is_refused_by_its_key(
+    make_config, names, kafka_admin, kind, partitions, policy, reason
+):
+    wanted = {"num_partitions": partitions, "configs": {"cleanup.policy": policy}}
+    kafka_admin.create_topics({names[kind]: wanted}, wait_for_metadata=True)
+
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        ensure_topics(make_config(topics=names), 3)
+
+    assert (caught.value.key, caught.value.value) == (f"kafka.topics.{kind}", names[kind])
+
+
+@pytest.mark.kafka
+def test_alerts_may_have_any_number_of_partitions(make_config, names, kafka_admin):
+    kafka_admin.create_topics({names["alerts"]: {"num_partitions": 5}}, wait_for_metadata=True)
+
+    ensure_topics(make_config(topics=names), 3)
+
+
+def test_several_partitions_need_to_be_keyed_by_entity():
+    check_keying("flows", 1, is_keyed=False)
+    check_keying("flows", 4, is_keyed=True)
+
+    with pytest.raises(ConfigurationError, match=r"has 4 partitions.*one partition") as caught:
+        check_keying("flows", 4, is_keyed=False)
+    assert caught.value.key == "events.keyed_by_entity"
