@@ -119,6 +119,8 @@ def _check(model: Model) -> None:
         raise ValueError("a weight is not finite")
     if not np.isfinite([*model.contribution_medians, *model.contribution_scales]).all():
         raise ValueError("a contribution's median or scale is not finite")
+    if min(model.contribution_scales, default=1.0) <= 0:
+        raise ValueError("a contribution's scale is not positive")
     model.network()  # raises where the weights have other shapes
 
 
