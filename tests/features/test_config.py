@@ -1,0 +1,103 @@
+"""Which features a configuration asks for, and what is told where it asks for nonsense."""
+
+import pytest
+from pydantic import ValidationError
+
+from stream_iwae.batches import Kind
+from stream_iwae.errors import ConfigurationError
+from stream_iwae.features.config import FeaturesConfig, aggregates, check_fields, needed_fields, schema
+
+TYPES = {"src": "address", "proto": "text", "service": "text", "bytes": "number", "packets": "number"}
+
+
+def features(*listed, **more):
+    return FeaturesConfig.model_validate({"list": listed, **more})
+
+
+def test_a_listed_feature_takes_the_place_of_the_preset_s():
+    config = features({"name": "bytes", "aggregate": "mean", "field": "bytes"}, preset="flows-per-source")
+    (found,) = [feature for feature in config.features if feature.name == "bytes"]
+
+    assert found.aggregate == "mean"
+    assert len(config.features) == len(FeaturesConfig(preset="flows-per-source").features)
+
+
+def test_an_operand_that_is_no_output_is_computed_but_not_scored():
+    config = features(
+        {"name": "bytes", "aggregate": "sum", "field": "bytes", "output": False},
+        {"name": "packets", "aggregate": "sum", "field": "packets", "output": False},
+        {"name": "size", "ratio": ["bytes", "packets"], "unit": "bytes"},
+    )
+
+    assert [aggregate.name for aggregate in aggregates(config)] == ["bytes", "packets"]
+    assert schema(config, TYPES).names == ("size",)
+    assert needed_fields(config) == {"bytes", "packets"}
+
+
+@pytest.mark.parametrize(
+    ("feature", "kind"),
+    [
+        ({"aggregate": "count"}, Kind.MAGNITUDE),
+        ({"aggregate": "sum", "field": "bytes"}, Kind.MAGNITUDE),
+        ({"aggregate": "distinct", "field": "src"}, Kind.MAGNITUDE),
+        ({"aggregate": "share", "where": {"field": "proto", "equals": "tcp"}}, Kind.RATIO),
+        ({"aggregate": "top_share", "field": "src"}, Kind.RATIO),
+        ({"aggregate": "entropy", "field": "src"}, Kind.GAUGE),
+        ({"aggregate": "last", "field": "service"}, Kind.CATEGORY),
+        ({"per_event": "service"}, Kind.CATEGORY),
+        ({"per_event": "bytes"}, Kind.MAGNITUDE),
+        ({"time": "hour_of_day"}, Kind.CYCLIC),
+        ({"aggregate": "sum", "field": "bytes", "kind": "gauge"}, Kind.GAUGE),
+    ],
+)
+def test_the_kind_follows_from_the_source_unless_it_is_given(feature, kind):
+    assert schema(features({"name": "x", **feature}), TYPES).kinds == (kind,)
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ([], "at least one feature"),
+        ([{"name": "x", "aggregate": "count", "output": False}], "at least one feature"),
+        ([{"name": "x"}], "exactly one of aggregate, per_event, ratio, time"),
+        ([{"name": "x", "aggregate": "count", "time": "hour_of_day"}], "exactly one of"),
+        ([{"name": "x", "per_event": "bytes", "q": 0.5}], "belong to an aggregate"),
+        ([{"name": "x", "aggregate": "quantile", "field": "bytes"}], "q belongs to a quantile"),
+        ([{"name": "x", "aggregate": "sum"}], "needs a field"),
+        ([{"name": "n_events", "aggregate": "count"}], "a name of our own"),
+        ([{"name": "x", "aggregate": "count"}] * 2, "features repeat: x"),
+        ([{"name": "x", "ratio": ["a", "b"]}], "needs an aggregate 'a'"),
+    ],
+)
+def test_a_list_that_makes_no_sense_is_refused_with_the_reason(listed, reason):
+    with pytest.raises(ValidationError, match=reason):
+        features(*listed)
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are():
+    with pytest.raises(ValidationError, match="no preset 'flows'; there are flows-per-source"):
+        FeaturesConfig(preset="flows")
+
+
+@pytest.mark.parametrize(
+    ("feature", "key", "reason"),
+    [
+        ({"aggregate": "sum", "field": "octets"}, "features", "no such event field; there are src, proto"),
+        ({"aggregate": "sum", "field": "proto"}, "features.x", "needs a number, but 'proto' is text"),
+        ({"aggregate": "share", "where": {"field": "bytes", "equals": "many"}}, "features.x", "'bytes' is a number"),
+        ({"aggregate": "sum", "field": "bytes", "kind": "category"}, "features.x.kind", "a category is one text"),
+        ({"per_event": "service", "kind": "gauge"}, "features.x.kind", "a category is one text"),
+    ],
+)
+def test_a_feature_that_does_not_fit_the_events_is_refused_by_its_key(feature, key, reason):
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        check_fields(features({"name": "x", **feature}), TYPES)
+    assert caught.value.key == key
+
+
+def test_the_digest_tells_schemas_apart():
+    one = schema(features({"name": "x", "aggregate": "count"}), TYPES)
+    other = schema(features({"name": "x", "aggregate": "count", "kind": "count"}), TYPES)
+
+    assert one.digest == schema(features({"name": "x", "aggregate": "count"}), TYPES).digest
+    assert one.digest != other.digest
