@@ -35,7 +35,6 @@ def test_a_batch_holds_the_records_column_by_column(world, poll_until, assigned)
     assert (first.topic, first.partition) == (topic, 0)
     assert first.offsets[0] == 0
     assert first.timestamps_ms[0] == 1_700_000_000_123
-    assert first.keys[0] == b"key"
     assert first.values[0] == b"value"
     assert (others or [first])[-1].values[-1] is None
     assert (others or [first])[-1].next_offset == 2 == source.position(0)
