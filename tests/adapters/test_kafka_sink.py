@@ -144,8 +144,6 @@ def test_a_record_that_is_not_acknowledged_fails_the_commit(topic, sink, member,
     assert member.committed(frozenset({0})) == {0: None}
 
 
-# The client drops the socket of a connection attempt that is under way when its thread is told to end.
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*socket.socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("freezes_at", ["the records", "the end"])
 def test_a_broker_that_does_not_answer_leaves_a_commit_that_can_be_settled(
     kafka, make_config, opened, topic, visible, monkeypatch, freezes_at

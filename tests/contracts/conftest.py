@@ -129,16 +129,14 @@ class KafkaWorld:
     def records(self, topic):
         from kafka import KafkaConsumer, TopicPartition
 
-        consumer = KafkaConsumer(
-            bootstrap_servers=self._kafka.bootstrap_servers,
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-        )
+        settings = {"bootstrap_servers": self._kafka.bootstrap_servers, "enable_auto_commit": False}
+        consumer = KafkaConsumer(**settings, isolation_level="read_committed", auto_offset_reset="earliest")
+        plain = KafkaConsumer(**settings, isolation_level="read_uncommitted")
         try:
             mine = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic))]
             consumer.assign(mine)
-            ends = consumer.end_offsets(mine)
+            # A commit is answered before its markers are written, so the last stable offset may lag behind it.
+            ends = plain.end_offsets(mine)
             found = []
             deadline = time.monotonic() + DEADLINE_S
             while any(consumer.position(tp) < ends[tp] for tp in mine):
@@ -148,6 +146,7 @@ class KafkaWorld:
             return [(p, key, value, headers) for p, _, key, value, headers in sorted(found, key=lambda r: r[:2])]
         finally:
             consumer.close()
+            plain.close()
 
     def source(self, topic, group="group", member="a", cut=10_000):
         from stream_iwae.adapters.kafka_source import KafkaEventSource

@@ -15,6 +15,7 @@ def state(world):
 
         def write(self, partition, *pairs):
             self.sink.commit([OutputRecord(self.topic, key, value, partition) for key, value in pairs], {}, "", None)
+            world.records(self.topic)  # returns once the markers of the commit are written
 
         def read(self, partition):
             return world.state_reader(self.topic).read(partition)

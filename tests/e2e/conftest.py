@@ -1,4 +1,5 @@
 import sys
+import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from stream_iwae.iwae.training import Features, train
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `network` is theirs alone
 
+SETTLED_S = 30.0  # at most, from the answer to a commit to its markers
 OUTPUTS = ("alerts", "dead_letters", "state", "training", "models", "scores")
 
 
@@ -130,24 +132,24 @@ def metrics():
 
 @pytest.fixture
 def read_topic(kafka):
-    """All records of a topic that a reader of the given isolation sees."""
+    """All committed records of a topic; fails where an open transaction hides some of them."""
+    settings = {"bootstrap_servers": kafka.bootstrap_servers, "enable_auto_commit": False}
 
-    def read(topic, isolation="read_committed"):
-        consumer = KafkaConsumer(
-            bootstrap_servers=kafka.bootstrap_servers,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level=isolation,
-        )
+    def read(topic):
+        consumer = KafkaConsumer(**settings, auto_offset_reset="earliest", isolation_level="read_committed")
+        plain = KafkaConsumer(**settings, isolation_level="read_uncommitted")
         try:
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
             consumer.assign(partitions)
-            ends = consumer.end_offsets(partitions)
-            records = []
+            # A commit is answered before its markers are written, so the last stable offset may lag behind it.
+            ends = plain.end_offsets(partitions)
+            records, deadline = [], time.monotonic() + SETTLED_S
             while any(consumer.position(partition) < end for partition, end in ends.items()):
-                records += [record for polled in consumer.poll(timeout_ms=500).values() for record in polled]
-            return records, ends
+                assert time.monotonic() < deadline, f"{topic} holds an open transaction"
+                records += [record for polled in consumer.poll(timeout_ms=200).values() for record in polled]
+            return records
         finally:
             consumer.close()
+            plain.close()
 
     return read

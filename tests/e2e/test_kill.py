@@ -58,14 +58,14 @@ def test_alerts_after_kill_9_equal_those_of_an_undisturbed_run(events, write_con
         with ServiceProcess(killed, tmp_path / "last.log", "--no-trainer") as service:
             service.wait_until(lambda status: position(status) >= n_events, 90, lambda _: None)
         undisturbed.wait_until(lambda status: position(status) >= n_events, 90, lambda _: None)
-    expected, _ = read_topic(f"{events_topic}-calm.alerts")
-    found, _ = read_topic(f"{events_topic}-killed.alerts")
+    expected = read_topic(f"{events_topic}-calm.alerts")
+    found = read_topic(f"{events_topic}-killed.alerts")
 
     assert len(alerts_of(expected)) > 10
     assert sorted(map(json.dumps, alerts_of(found))) == sorted(map(json.dumps, alerts_of(expected)))
     assert len({alert["alert_id"] for alert in alerts_of(found)}) == len(found)
-    calm_scores, _ = read_topic(f"{events_topic}-calm.scores")
-    killed_scores, _ = read_topic(f"{events_topic}-killed.scores")
+    calm_scores = read_topic(f"{events_topic}-calm.scores")
+    killed_scores = read_topic(f"{events_topic}-killed.scores")
     assert scores_of(killed_scores) == scores_of(calm_scores)
 
 
@@ -78,9 +78,7 @@ def test_sigterm_drains_and_leaves_no_transaction_open(events, write_config, pin
 
     assert service.exit_code == 0
     for output in ("alerts", "state", "training", "scores"):
-        _, stable = read_topic(f"{events_topic}-term.{output}", "read_committed")
-        _, high = read_topic(f"{events_topic}-term.{output}", "read_uncommitted")
-        assert stable == high, f"{output} holds an open transaction"
+        read_topic(f"{events_topic}-term.{output}")  # fails where a transaction is open
 
 
 def position(status):

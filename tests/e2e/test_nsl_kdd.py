@@ -31,7 +31,7 @@ def test_records_with_categories_are_learnt_and_scored(kafka, data_dir, read_top
         status = service.wait_until(lambda status: status["events"]["consumed"] >= N_RECORDS, 150, lambda _: None)
 
     assert status["events"]["aggregated"] == N_RECORDS
-    records = [decode_scores(record.value) for record in read_topic("nsl-kdd.scores")[0]]
+    records = [decode_scores(record.value) for record in read_topic("nsl-kdd.scores")]
     scores = np.array([score for record in records for score in record.scores])
     truth = [label is not None for label in islice(datasets.labels("nsl-kdd", data_dir), N_RECORDS)]
     # One partition and one record a window: the scored ones are the last, in order.

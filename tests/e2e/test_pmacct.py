@@ -63,7 +63,7 @@ def test_sums_of_packets_and_bytes_equal_those_of_the_pcap(
         PMACCTD.format(pcap=tmp_path / "traffic.pcap", topic=events_topic, host=host, port=port)
     )
     subprocess.run(["pmacctd", "-f", str(tmp_path / "pmacctd.conf")], check=True, timeout=60, capture_output=True)
-    sent, _ = read_topic(events_topic)
+    sent = read_topic(events_topic)
     # A last record, after the grace, closes all windows but its own.
     later = datetime.fromtimestamp(START_S + 900, UTC).strftime("%Y-%m-%d %H:%M:%S.000000")
     publish(events_topic, [json.dumps({**json.loads(sent[-1].value), "timestamp_start": later}).encode()])
@@ -81,7 +81,7 @@ def test_sums_of_packets_and_bytes_equal_those_of_the_pcap(
 
     config = Config.load(path)
     names = list(schema(config.features, config.events.field_types()).names)
-    records, _ = read_topic(f"{events_topic}.training")
+    records = read_topic(f"{events_topic}.training")
     rows = np.concatenate([decode_training(record.value).values for record in records])
     by_source = {name: rows[:, names.index(name)].sum() for name in ("packets", "bytes")}
     assert status["events"]["late"] == 0
