@@ -128,6 +128,34 @@ def publish(
 
 
 @app.command()
+def evaluate(
+    dataset: Annotated[
+        str, typer.Option(help="nsl-kdd, nsl-kdd-test, kdd99, smd-1-6, smd-2-1; several with commas; or all.")
+    ] = "nsl-kdd",
+    protocol: Annotated[
+        str, typer.Option(help="clean-warmup, unlabelled, flipped, attacks-5pct, attacks-1pct; or all.")
+    ] = "clean-warmup",
+    models: Annotated[
+        str,
+        typer.Option(
+            help="iwae, vae, autoencoder, isolation-forest, pca, nearest-neighbour, half-space-trees; or all."
+        ),
+    ] = "all",
+    seeds: Annotated[int, typer.Option(help="How often, each with other weights and draws.", min=1)] = 3,
+    data: Annotated[Path | None, typer.Option(help="Where the data sets are.", envvar="STREAM_IWAE_DATA")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as data here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with plots here.")] = None,
+) -> None:
+    """How well the detector tells attacks from traffic on labelled data, beside its rivals."""
+    try:
+        from stream_iwae.lab.evaluate_command import run_evaluation  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(error.name or "lab", "not installed", "run pip install 'stream-iwae[lab]'") from error
+
+    run_evaluation(dataset, protocol, models, seeds, data, json_file, html_file)
+
+
+@app.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed is another network with other scenarios.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results as data here.")] = None,

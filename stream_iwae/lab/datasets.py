@@ -30,7 +30,8 @@ KDD_COLUMNS: Final = (
 )
 """Columns 0 to 40 of KDD Cup 1999 and NSL-KDD, as the events name them."""
 
-KDD_CATEGORIES: Final = ("protocol_type", "service", "flag", "land", "logged_in", "is_host_login", "is_guest_login")
+KDD_FLAGS: Final = ("land", "logged_in", "root_shell", "su_attempted", "is_host_login", "is_guest_login")
+KDD_CATEGORIES: Final = ("protocol_type", "service", "flag", *KDD_FLAGS)
 SMD_COLUMNS: Final = tuple(f"m{column:02}" for column in range(38))
 
 
