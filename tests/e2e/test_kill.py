@@ -71,7 +71,8 @@ def test_alerts_after_kill_9_equal_those_of_an_undisturbed_run(events, write_con
 
 def test_sigterm_drains_and_leaves_no_transaction_open(events, write_config, pin_model, read_topic, tmp_path):
     events_topic, n_events = events
-    path = write_config(events_topic, f"{events_topic}-term")
+    # Longer than `read_topic` waits: the broker must not abort what the service left open before that is seen.
+    path = write_config(events_topic, f"{events_topic}-term", kafka={"transaction_timeout": "120s"})
     pin_model(path)
     with ServiceProcess(path, tmp_path / "log", "--no-trainer") as service:
         service.wait_until(lambda status: position(status) >= n_events / 2, 90, lambda _: None)
