@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from datetime import UTC, datetime
 
 import numpy as np
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("pmacctd") is None, reason="pmacctd is not installed"),
 ]
 
+WRITTEN_S = 30.0
 START_S = 1_700_000_040  # a whole minute
 PMACCTD = """\
 daemonize: false
@@ -63,7 +65,11 @@ def test_sums_of_packets_and_bytes_equal_those_of_the_pcap(
         PMACCTD.format(pcap=tmp_path / "traffic.pcap", topic=events_topic, host=host, port=port)
     )
     subprocess.run(["pmacctd", "-f", str(tmp_path / "pmacctd.conf")], check=True, timeout=60, capture_output=True)
-    sent = read_topic(events_topic)
+    # The plugin writes in processes of its own, which pmacctd may not wait for.
+    sent, deadline = read_topic(events_topic), time.monotonic() + WRITTEN_S
+    while (written := sum(json.loads(record.value)["packets"] for record in sent)) < len(packets):
+        assert time.monotonic() < deadline, f"{written} of {len(packets)} packets are on the topic"
+        sent = read_topic(events_topic)
     # A last record, after the grace, closes all windows but its own.
     later = datetime.fromtimestamp(START_S + 900, UTC).strftime("%Y-%m-%d %H:%M:%S.000000")
     publish(events_topic, [json.dumps({**json.loads(sent[-1].value), "timestamp_start": later}).encode()])
