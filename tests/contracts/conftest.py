@@ -111,7 +111,8 @@ class KafkaWorld:
         return KafkaConfig.model_validate(wanted)
 
     def topic(self, partitions=1, **config):
-        return self._topic(partitions, config)
+        # Records here are of 2023: retention by time would delete them whenever the broker looks for old ones.
+        return self._topic(partitions, {"retention.ms": "-1", **config})
 
     def produce(self, topic, partition, *values, timestamp_ms=NOW_MS, key=None):
         futures = [
@@ -219,7 +220,7 @@ def poll_until():
         taken = [Taken() for _ in several]
         deadline = time.monotonic() + DEADLINE_S
         while not condition(*taken):
-            assert time.monotonic() < deadline, [(t.values, t.assigned, t.revoked) for t in taken]
+            assert time.monotonic() < deadline, [vars(t) for t in taken]
             for source, seen in zip(several, taken, strict=True):
                 seen.add(source.poll(wait_s))
         return taken[0] if is_one else taken

@@ -24,6 +24,8 @@ pytestmark = [
 
 WRITTEN_S = 30.0
 START_S = 1_700_000_040  # a whole minute
+# pmacctd writes what it holds each refresh time and at its end. A refresh while it reads a file loses minutes of it:
+# of 25 runs with 5 s, 6 put between 8 and 282 of the 400 packets on the topic; with an hour all 25 put all.
 PMACCTD = """\
 daemonize: false
 pcap_savefile: {pcap}
@@ -33,9 +35,9 @@ kafka_output: json
 kafka_topic: {topic}
 kafka_broker_host: {host}
 kafka_broker_port: {port}
-kafka_refresh_time: 5
+kafka_refresh_time: 3600
 kafka_history: 1m
-kafka_history_roundto: m
+kafka_history_roundoff: m
 timestamps_utc: true
 """
 
