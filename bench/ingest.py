@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
+from stream_iwae.adapters.kafka_records import read_plain_records
 from stream_iwae.adapters.kafka_source import record_batch
 from stream_iwae.bootstrap import stages_of
 from stream_iwae.config import Config
@@ -37,6 +38,7 @@ def ingest(config: Config, topic: str, n_events: int) -> float:
         max_poll_records=config.kafka.max_poll_records,
         max_partition_fetch_bytes=8 * 1024 * 1024,
     )
+    read_plain_records(consumer)
     consumer.assign([TopicPartition(topic, 0)])
     n, n_vectors, began = 0, 0, None
     while n < n_events:

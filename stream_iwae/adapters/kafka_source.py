@@ -4,9 +4,8 @@ The client is not thread safe, and its rebalance listener may run on a thread of
 only records what changed, and the poll that returns it acts.
 """
 
-import operator
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -15,14 +14,12 @@ from kafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_records import Record, read_plain_records
 from stream_iwae.adapters.kafka_rejoin import keep_finished_joins
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
 
-_OFFSET: Final = operator.attrgetter("offset")
-_TIMESTAMP: Final = operator.attrgetter("timestamp")
-_VALUE: Final = operator.attrgetter("value")
 _SHORTEST_POLL_MS: Final = 50  # the client takes no step of a rebalance in a poll that does not wait
 _FETCH_BYTES: Final = 8 * 1024 * 1024  # per partition and fetch
 
@@ -57,6 +54,7 @@ class KafkaEventSource:
             key = next((f"kafka.topics.{name}" for name, value in config.topics if value == topic), "kafka.topics")
             raise ConfigurationError(key, topic, "there is no such topic; make it, or correct the name")
         keep_finished_joins(self._consumer)
+        read_plain_records(self._consumer)
         self._consumer.subscribe([topic], listener=self._changes)
 
     def poll(self, timeout_s: float) -> Polled:
@@ -148,15 +146,15 @@ class KafkaEventSource:
         return [TopicPartition(self.topic, number) for number in sorted(numbers)]
 
 
-def record_batch(partition: TopicPartition, records: list[Any], next_offset: int) -> RecordBatch:
-    """The client's records of one partition, column by column."""
-    n = len(records)
+def record_batch(partition: TopicPartition, records: Sequence[Record], next_offset: int) -> RecordBatch:
+    """The records of one partition, at least one, column by column."""
+    offsets, times_ms, values = zip(*records, strict=True)
     return RecordBatch(
         topic=partition.topic,
         partition=partition.partition,
-        offsets=np.fromiter(map(_OFFSET, records), np.int64, n),
-        timestamps_ms=np.fromiter(map(_TIMESTAMP, records), np.int64, n),
-        values=list(map(_VALUE, records)),
+        offsets=np.array(offsets, dtype=np.int64),
+        timestamps_ms=np.array(times_ms, dtype=np.int64),
+        values=values,
         next_offset=next_offset,
     )
 
