@@ -114,8 +114,12 @@ class Network(nn.Module):
 
 def log_weights(network: Network, rows: Encoded, z: Tensor, posterior: Posterior) -> Tensor:
     """Log p(x, z_k) - log q(z_k | x), shape (K, N), in nats."""
-    log_joint = network.terms(rows, z).sum(dim=-1) + standard_normal_log_density(z)
-    return log_joint - posterior.log_density(z)
+    return log_weights_of(network.terms(rows, z), z, posterior)
+
+
+def log_weights_of(terms: Tensor, z: Tensor, posterior: Posterior) -> Tensor:
+    """Log p(x, z_k) - log q(z_k | x), shape (K, N), in nats, from the terms (K, N, C + G) of log p(x | z_k)."""
+    return terms.sum(dim=-1) + standard_normal_log_density(z) - posterior.log_density(z)
 
 
 def _layers(widths: Sequence[int]) -> nn.Sequential:

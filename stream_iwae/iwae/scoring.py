@@ -22,7 +22,7 @@ from stream_iwae.iwae.bounds import (
     normalised_weights,
     standard_error,
 )
-from stream_iwae.iwae.network import log_weights
+from stream_iwae.iwae.network import log_weights_of
 from stream_iwae.iwae.noise import noise_table
 from stream_iwae.iwae.transform import Encoded
 
@@ -131,9 +131,8 @@ class Scorer:
 
     @torch.no_grad()
     def _score_chunk(self, rows: Encoded) -> Tensor:
-        z, weights, log_w = self._sample(rows)
-        terms = self._network.terms(rows, z).sum(dim=-1)  # (K, N)
-        reconstruction = -(weights * terms).sum(dim=0)
+        _, terms, weights, log_w = self._sample(rows)
+        reconstruction = -(weights * terms.sum(dim=-1)).sum(dim=0)
         objective = self.model.settings.objective
         if objective == "autoencoder":
             score = reconstruction
@@ -146,16 +145,18 @@ class Scorer:
 
     @torch.no_grad()
     def _terms_chunk(self, rows: Encoded) -> Tensor:
-        z, weights, _ = self._sample(rows)
-        return -(weights.unsqueeze(-1) * self._network.terms(rows, z)).sum(dim=0)  # (N, C + G)
+        _, terms, weights, _ = self._sample(rows)
+        return -(weights.unsqueeze(-1) * terms).sum(dim=0)  # (N, C + G)
 
-    def _sample(self, rows: Encoded) -> tuple[Tensor, Tensor, Tensor]:
+    def _sample(self, rows: Encoded) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """z_k (K, N, L), log p(x_j | z_k) (K, N, C + G), normalised and log weights (K, N)."""
         posterior = self._network.encode(rows)
         z = posterior.sample(self._noise)  # (K, N, L)
-        log_w = log_weights(self._network, rows, z, posterior)
+        terms = self._network.terms(rows, z)
+        log_w = log_weights_of(terms, z, posterior)
         is_plain = self.model.settings.objective != "iwae"
         weights = torch.full_like(log_w, 1.0 / len(log_w)) if is_plain else normalised_weights(log_w)
-        return z, weights, log_w
+        return z, terms, weights, log_w
 
     @torch.no_grad()
     def _expect(self, values: Values) -> tuple[Values, Values, Values]:
@@ -163,7 +164,7 @@ class Scorer:
         n_rows = len(values)
         means, spreads, chances = [], [], []
         for rows in self._chunks(values, EXPLAIN_ROWS):
-            z, weights, _ = self._sample(rows)
+            z, _, weights, _ = self._sample(rows)
             location, logits = self._network.decode(z)
             share = weights.unsqueeze(-1)  # (K, N, 1)
             mean = (share * location).sum(dim=0)
