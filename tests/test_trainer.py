@@ -150,7 +150,8 @@ class CentreWeights:
 
     def score(self, values, tick):
         tick()
-        return Scored(np.sum((values - self.centre) ** 2, axis=1), np.ones(len(values)))
+        scores = np.sum((values - self.centre) ** 2, axis=1)
+        return Scored(scores, scores, np.ones(len(values)))
 
     def tuned(self, rows, seed, tick):
         for _ in range(10):
