@@ -23,6 +23,7 @@ from stream_iwae.lab.publish import MessagePublisher, create_topic
 
 TOPIC = "bench"
 ENTITIES = 5_000
+CLIENTS = {"kafka-python": 60_000, "confluent": 120_000}  # and what the whole service should take, events/s
 
 
 def fill(servers: str, n_events: int) -> None:
@@ -58,30 +59,35 @@ def main() -> None:
         fill(servers, options.events)
         blob = a_model(config, stages_of(config))
         rate = 60_000.0
-        if options.only in {None, "ingest"}:
-            # Alternating, so that a noisy neighbour hits both.
-            pairs = [
-                (bare_poll(config, TOPIC, options.events), ingest(config, TOPIC, options.events)) for _ in range(3)
-            ]
-            bare, ours = (statistics.harmonic_mean(rates) for rates in zip(*pairs, strict=True))
-            rows.append(
-                row("ingest-kafka-python", ours, "events/s", f"bare poll loop {bare:,.0f} events/s", ours / bare)
-            )
-            console.print(rows[-1])
-        if options.only in {None, "service"}:
-            publish_model(config, blob)
-            rate = service_rate(config, options.events)
-            rows.append(row("service-kafka-python", rate, "events/s", "target 60,000 events/s", rate / 60_000))
-            console.print(rows[-1])
+        for client, target in CLIENTS.items():
+            chosen = a_config(servers, TOPIC, client=client, group=f"{TOPIC}-{client}")
+            if options.only in {None, "ingest"}:
+                # Alternating, so that a noisy neighbour hits both.
+                pairs = [
+                    (bare_poll(chosen, TOPIC, options.events), ingest(chosen, TOPIC, options.events)) for _ in range(3)
+                ]
+                bare, ours = (statistics.harmonic_mean(rates) for rates in zip(*pairs, strict=True))
+                rival = f"bare poll loop {bare:,.0f} events/s"
+                rows.append(row(f"ingest-{client}", ours, "events/s", rival, ours / bare))
+                console.print(rows[-1])
+            if options.only in {None, "service"}:
+                if client == "kafka-python":
+                    publish_model(chosen, blob)
+                taken = service_rate(chosen, options.events)
+                rate = taken if client == config.kafka.client else rate
+                rival = f"target {target:,.0f} events/s"
+                rows.append(row(f"service-{client}", taken, "events/s", rival, taken / target))
+                console.print(rows[-1])
         if options.only in {None, "latency"}:
             pace = rate / 2
             for n_entities, n_minutes in ((100, 400), (1_000, 150), (10_000, 20)):
                 measured = latency(servers, blob, n_entities, pace, n_minutes, f"latency-{n_entities}")
-                for quantile, target in (("p50", 0.3), ("p99", 1.0)):
+                for quantile, most in (("p50", 0.3), ("p99", 1.0)):
                     value = measured[quantile]
                     name = f"latency-{quantile}-{n_entities}-windows"
-                    rows.append(row(name, value, "s", f"target {target} s, at {pace:,.0f} events/s", value / target))
+                    rows.append(row(name, value, "s", f"target {most} s, at {pace:,.0f} events/s", value / most))
                 console.print(rows[-2:])
+            rows.append({**rows[-1], "name": "latency"})  # the figure to hold: p99 of 10,000 windows closing together
     Path(__file__).with_name("results.json").write_text(json.dumps(rows, indent=2) + "\n")
     table = Table("name", "value", "unit", "rival", "ratio")
     for entry in rows:

@@ -3,8 +3,7 @@
 import time
 
 from stream_iwae.adapters.clock import SystemClock
-from stream_iwae.adapters.kafka_sink import KafkaOutputSink
-from stream_iwae.adapters.kafka_source import KafkaEventSource
+from stream_iwae.adapters.kafka_choice import open_sink, open_source
 from stream_iwae.adapters.kafka_state import KafkaStateReader
 from stream_iwae.adapters.kafka_topics import ensure_topics
 from stream_iwae.adapters.log import get_logger
@@ -18,7 +17,7 @@ from stream_iwae.service import Service
 def publish_model(config: Config, blob: bytes) -> None:
     """Put a model on the models topic."""
     ensure_topics(config.kafka, 1)
-    store = KafkaModelStore(config.kafka, SystemClock(), KafkaOutputSink(config.kafka, f"{config.kafka.group}-bench"))
+    store = KafkaModelStore(config.kafka, SystemClock(), open_sink(config.kafka, f"{config.kafka.group}-bench"))
     store.publish("1.0", blob, 0)
     store.close()
 
@@ -27,8 +26,8 @@ def service_rate(config: Config, n_events: int) -> float:
     """Events a second from the first record to the last commit."""
     clock, telemetry = SystemClock(), PrometheusTelemetry()
     service = Service(
-        source=KafkaEventSource(config.kafka, config.kafka.topics.events, config.kafka.group),
-        sink=KafkaOutputSink(config.kafka, f"{config.kafka.group}-service"),
+        source=open_source(config.kafka, config.kafka.topics.events, config.kafka.group),
+        sink=open_sink(config.kafka, f"{config.kafka.group}-service"),
         state=KafkaStateReader(config.kafka),
         models=KafkaModelStore(config.kafka, clock),
         telemetry=telemetry,

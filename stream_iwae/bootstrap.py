@@ -15,8 +15,7 @@ import torch
 
 from stream_iwae.adapters.clock import SystemClock
 from stream_iwae.adapters.http import HttpServer
-from stream_iwae.adapters.kafka_sink import KafkaOutputSink
-from stream_iwae.adapters.kafka_source import KafkaEventSource
+from stream_iwae.adapters.kafka_choice import open_sink, open_source
 from stream_iwae.adapters.kafka_state import KafkaStateReader
 from stream_iwae.adapters.kafka_topics import check_keying, ensure_topics
 from stream_iwae.adapters.log import configure_logging, get_logger
@@ -88,14 +87,14 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
     show_service_series(telemetry, config.kafka.topics.events, config.events)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
-        source = KafkaEventSource(config.kafka, config.kafka.topics.events, config.kafka.group)
+        source = open_source(config.kafka, config.kafka.topics.events, config.kafka.group)
         stack.callback(source.close)
         check_keying(source.topic, source.n_partitions(), is_keyed=config.events.keyed_by_entity)
         if config.events.rekey:
             raise ConfigurationError("events.rekey", True, "is not there yet; key the topic by entity")
         ensure_topics(config.kafka, source.n_partitions())
         stack.enter_context(_http(config, config.http.port, telemetry, clock))
-        sink = KafkaOutputSink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}")
+        sink = open_sink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}")
         stack.callback(sink.close)
         state, models = KafkaStateReader(config.kafka), KafkaModelStore(config.kafka, clock)
         stack.callback(state.close)
@@ -131,8 +130,8 @@ def run_trainer(path: Path, child_of: int | None = None) -> None:
     wanted = schema(config.features, config.events.field_types())
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
-        source = KafkaEventSource(config.kafka, config.kafka.topics.training, f"{config.kafka.group}-trainer")
-        sink = KafkaOutputSink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}-trainer")
+        source = open_source(config.kafka, config.kafka.topics.training, f"{config.kafka.group}-trainer")
+        sink = open_sink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}-trainer")
         port = config.http.port + 1 if config.http.port else 0
         stack.enter_context(_http(config, port, telemetry, clock))
         trainer = Trainer(

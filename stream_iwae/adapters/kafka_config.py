@@ -29,7 +29,9 @@ class KafkaConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bootstrap_servers: str = Field(description="host:port, several separated by commas")
-    client: Literal["kafka-python"] = "kafka-python"
+    client: Literal["kafka-python", "confluent"] = Field(
+        "kafka-python", description="confluent: confluent-kafka, from the extra `fast`; more events on the same core"
+    )
     group: str = Field("stream-iwae", min_length=1, description="Consumer group; replicas share it")
     instance: str = Field(
         default_factory=socket.gethostname, min_length=1, description="Unique and lasting name of this replica"

@@ -77,7 +77,7 @@ class KafkaOutputSink:
         group: GroupToken,
     ) -> None:
         """Publish and commit in one transaction; see the port for what it raises."""
-        self._check_sizes(records, offsets)
+        check_sizes(records, offsets, self._config.max_message)
         if self._is_fenced:
             raise FencedError(f"another producer uses {self._transactional_id!r}")
         producer = self._producer
@@ -131,20 +131,6 @@ class KafkaOutputSink:
         what = f"{error}: {cause!r}" if cause is not error else repr(error)
         return DeliveryError(f"output could not be delivered: {what}")
 
-    def _check_sizes(self, records: Sequence[OutputRecord], offsets: Mapping[int, CommittedOffset]) -> None:
-        """No record may stop the service for good: what a broker would refuse is refused here."""
-        for record in records:
-            size = len(record.key or b"") + len(record.value or b"") + _OVERHEAD_BYTES
-            size += sum(len(name) + len(value) for name, value in record.headers)
-            if size > self._config.max_message:
-                raise DeliveryError(
-                    f"a record of {size} bytes for {record.topic}; kafka.max_message is {self._config.max_message}"
-                )
-        for partition, found in offsets.items():
-            size = len(found.metadata.encode())
-            if size > MAX_METADATA_BYTES:  # the broker's refusal would be fatal to the producer
-                raise DeliveryError(f"commit metadata of {size} bytes for partition {partition}")
-
     def _abort(self) -> None:
         """End the open transaction; a producer that cannot is replaced."""
         try:
@@ -164,6 +150,28 @@ class KafkaOutputSink:
     def close(self) -> None:
         """Release sockets and threads."""
         _close(self._producer, timeout_s=5)
+
+
+def check_sizes(
+    records: Sequence[OutputRecord],
+    offsets: Mapping[int, CommittedOffset],
+    max_message: int,
+    max_metadata: int = MAX_METADATA_BYTES,
+) -> None:
+    """No record may stop the service for good: what a broker would refuse is refused here, before the transaction.
+
+    Raises:
+        DeliveryError: A record, or the metadata of an offset, is too large.
+    """
+    for record in records:
+        size = len(record.key or b"") + len(record.value or b"") + _OVERHEAD_BYTES
+        size += sum(len(name) + len(value) for name, value in record.headers)
+        if size > max_message:
+            raise DeliveryError(f"a record of {size} bytes for {record.topic}; kafka.max_message is {max_message}")
+    for partition, found in offsets.items():
+        size = len(found.metadata.encode())
+        if size > max_metadata:  # the broker's refusal would be fatal to the producer
+            raise DeliveryError(f"commit metadata of {size} bytes for partition {partition}")
 
 
 def _close(producer: KafkaProducer, timeout_s: float) -> None:

@@ -49,10 +49,11 @@ class KafkaEventSource:
                 fetch_max_wait_ms=100,
             ),
         )
-        if self.n_partitions() == 0:
+        try:
+            check_topic(config, topic, self.n_partitions())
+        except ConfigurationError:
             self._consumer.close(autocommit=False)
-            key = next((f"kafka.topics.{name}" for name, value in config.topics if value == topic), "kafka.topics")
-            raise ConfigurationError(key, topic, "there is no such topic; make it, or correct the name")
+            raise
         keep_finished_joins(self._consumer)
         read_plain_records(self._consumer)
         self._consumer.subscribe([topic], listener=self._changes)
@@ -144,6 +145,13 @@ class KafkaEventSource:
 
     def _partitions(self, numbers: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self.topic, number) for number in sorted(numbers)]
+
+
+def check_topic(config: KafkaConfig, topic: str, n_partitions: int) -> None:
+    """Raise ConfigurationError, with the key that names it, where there is no such topic."""
+    if n_partitions == 0:
+        key = next((f"kafka.topics.{name}" for name, value in config.topics if value == topic), "kafka.topics")
+        raise ConfigurationError(key, topic, "there is no such topic; make it, or correct the name")
 
 
 def record_batch(partition: TopicPartition, records: Sequence[Record], next_offset: int) -> RecordBatch:

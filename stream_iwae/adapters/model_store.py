@@ -15,10 +15,9 @@ from kafka import KafkaConsumer, TopicPartition
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
-from stream_iwae.adapters.kafka_sink import KafkaOutputSink
 from stream_iwae.adapters.kafka_state import read_compacted
 from stream_iwae.errors import ArtefactError
-from stream_iwae.ports import Clock, ModelAnnouncement, OutputRecord
+from stream_iwae.ports import Clock, ModelAnnouncement, OutputRecord, OutputSink
 
 POINTER: Final = "current"
 CHUNK_BYTES: Final = 524_288
@@ -61,7 +60,7 @@ def read_pointer(value: bytes) -> Pointer:
 class KafkaModelStore:
     """Artefacts on the models topic."""
 
-    def __init__(self, config: KafkaConfig, clock: Clock, sink: KafkaOutputSink | None = None) -> None:
+    def __init__(self, config: KafkaConfig, clock: Clock, sink: OutputSink | None = None) -> None:
         """With a `sink` it can publish; scorers need none."""
         self._topic = config.topics.models
         self._partition = TopicPartition(self._topic, 0)

@@ -25,6 +25,7 @@ class MemoryWorld:
 
     name = "memory"
     max_message = 1_048_576
+    max_metadata = 4_096
 
     def __init__(self):
         self.clock = VirtualClock(NOW_MS)
@@ -81,6 +82,7 @@ class KafkaWorld:
 
     name = "kafka"
     max_message = 65_536
+    max_metadata = 4_096
 
     def __init__(self, kafka, admin, topic):
         from kafka import KafkaProducer
@@ -178,13 +180,36 @@ class KafkaWorld:
             opened.close()
 
 
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+class ConfluentWorld(KafkaWorld):
+    """Apache Kafka through confluent-kafka: source and sink, the rest is the other client's."""
+
+    name = "confluent"
+    max_metadata = 4_095  # its client adds a byte
+
+    def source(self, topic, group="group", member="a", cut=10_000):
+        from stream_iwae.adapters.confluent_source import ConfluentEventSource
+
+        config = self.config(member, group, max_poll_records=cut)
+        return self._closing(ConfluentEventSource(config, topic, config.group))
+
+    def sink(self, transactional_id="sink"):
+        from stream_iwae.adapters.confluent_sink import ConfluentOutputSink
+
+        return self._closing(ConfluentOutputSink(self.config(), f"{transactional_id}-{self._run}"))
+
+
+WORLDS = {"kafka": KafkaWorld, "confluent": ConfluentWorld}
+
+
+@pytest.fixture(params=["memory", *(pytest.param(name, marks=pytest.mark.kafka) for name in WORLDS)])
 def world(request):
     if request.param == "memory":
         made = MemoryWorld()
     else:
+        if request.param == "confluent":
+            pytest.importorskip("confluent_kafka", reason="the extra `fast` is not installed")
         kafka, admin = request.getfixturevalue("kafka"), request.getfixturevalue("kafka_admin")
-        made = KafkaWorld(kafka, admin, request.getfixturevalue("topic"))
+        made = WORLDS[request.param](kafka, admin, request.getfixturevalue("topic"))
     yield made
     made.close()
 

@@ -144,9 +144,9 @@ def test_metadata_of_four_thousand_bytes_is_kept(world, assigned):
     source = world.source(topic)
     assigned(source)
 
-    world.sink().commit([], {0: CommittedOffset(0, "m" * 4096)}, topic, source.group_token())
+    world.sink().commit([], {0: CommittedOffset(0, "m" * world.max_metadata)}, topic, source.group_token())
 
-    assert source.committed(frozenset({0}))[0] == CommittedOffset(0, "m" * 4096)
+    assert source.committed(frozenset({0}))[0] == CommittedOffset(0, "m" * world.max_metadata)
 
 
 def test_positions_pass_over_transaction_markers(world, poll_until, assigned):

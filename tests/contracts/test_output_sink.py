@@ -100,7 +100,7 @@ def test_metadata_that_is_too_long_takes_nothing_with_it(world, flow):
     sink = world.sink()
 
     with pytest.raises(DeliveryError, match="metadata"):
-        flow.commit(sink, b"small", offsets={0: CommittedOffset(1, "m" * 4097)})
+        flow.commit(sink, b"small", offsets={0: CommittedOffset(1, "m" * (world.max_metadata + 1))})
 
     assert_nothing_was_committed(flow)
     flow.commit(sink, b"next")

@@ -43,10 +43,16 @@ def events(kafka, topic):
     return name, len(messages)
 
 
-def test_alerts_after_kill_9_equal_those_of_an_undisturbed_run(events, write_config, pin_model, read_topic, tmp_path):
+CLIENTS = pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+
+
+@CLIENTS
+def test_alerts_after_kill_9_equal_those_of_an_undisturbed_run(
+    client, events, write_config, pin_model, read_topic, tmp_path
+):
     events_topic, n_events = events
     calm = write_config(events_topic, f"{events_topic}-calm")
-    killed = write_config(events_topic, f"{events_topic}-killed")
+    killed = write_config(events_topic, f"{events_topic}-killed", kafka={"client": client})
     pin_model(calm)
     pin_model(killed)
     with ServiceProcess(calm, tmp_path / "calm.log", "--no-trainer") as undisturbed:
@@ -69,10 +75,11 @@ def test_alerts_after_kill_9_equal_those_of_an_undisturbed_run(events, write_con
     assert scores_of(killed_scores) == scores_of(calm_scores)
 
 
-def test_sigterm_drains_and_leaves_no_transaction_open(events, write_config, pin_model, read_topic, tmp_path):
+@CLIENTS
+def test_sigterm_drains_and_leaves_no_transaction_open(client, events, write_config, pin_model, read_topic, tmp_path):
     events_topic, n_events = events
     # Longer than `read_topic` waits: the broker must not abort what the service left open before that is seen.
-    path = write_config(events_topic, f"{events_topic}-term", kafka={"transaction_timeout": "120s"})
+    path = write_config(events_topic, f"{events_topic}-term", kafka={"client": client, "transaction_timeout": "120s"})
     pin_model(path)
     with ServiceProcess(path, tmp_path / "log", "--no-trainer") as service:
         service.wait_until(lambda status: position(status) >= n_events / 2, 90, lambda _: None)
