@@ -261,8 +261,9 @@ class VerdictBatch:
     p_values: NDArray[np.float64]  # (N,), NaN where unscorable
     severities: NDArray[np.int8]  # (N,), values of Severity
     directions: tuple[Direction, ...]  # N
-    threshold_nats: float  # the score that p = warning's p corresponds to
-    is_extrapolated: bool  # the threshold lies beyond what ten observed excesses support
+    is_low: NDArray[np.bool_]  # (N,), the score is lower than ordinary ones are, not higher
+    thresholds_nats: NDArray[np.float64]  # (N,), the score from which a row on its side is a warning
+    is_extrapolated: NDArray[np.bool_]  # (N,), ten observed scores do not support the threshold of its severity
     findings: Mapping[int, tuple[Finding, ...]]  # row -> features, largest first; anomalous rows only
     warning_p_value: float = 0.0  # a row at or below it is anomalous; incidents end at a multiple of it
 

@@ -138,8 +138,9 @@ def a_verdict_batch(n):
         p_values=np.where(np.isnan(scores), np.nan, 0.5),
         severities=np.zeros(n, np.int8),
         directions=(Direction.HIGH,) * n,
-        threshold_nats=1.0,
-        is_extrapolated=False,
+        is_low=np.zeros(n, np.bool_),
+        thresholds_nats=np.ones(n),
+        is_extrapolated=np.zeros(n, np.bool_),
         findings={},
     )
 

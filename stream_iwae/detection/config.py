@@ -47,6 +47,12 @@ class DetectionConfig(BaseModel):
     budget: RatePerDay = Field(default=20.0, description="False alarms that are acceptable, such as 20/day or 5/h.")
     major_share: float = Field(default=0.1, gt=0, lt=1, description="Share of the budget for severity major.")
     critical_share: float = Field(default=0.01, gt=0, lt=1, description="Share of the budget for severity critical.")
+    low_share: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of the budget for windows that are too quiet, with a score below ordinary ones; 0: none.",
+    )
     max_p_value: float = Field(
         default=0.01,
         gt=0,

@@ -14,7 +14,11 @@ _VOLUMES = frozenset({Kind.MAGNITUDE, Kind.COUNT})  # kinds whose low side means
 
 
 def findings_of_rows(
-    features: FeatureBatch, rows: NDArray[np.int64], explanations: Explanations, top: int
+    features: FeatureBatch,
+    rows: NDArray[np.int64],
+    explanations: Explanations,
+    is_low: NDArray[np.bool_],
+    top: int,
 ) -> dict[int, tuple[Finding, ...]]:
     """The `top` features of each row that add most to its score.
 
@@ -22,6 +26,7 @@ def findings_of_rows(
         features: The batch that the rows belong to.
         rows: Shape (R,), row numbers in `features`; row r of `explanations` explains `rows[r]`.
         explanations: Of those rows.
+        is_low: Shape (R,), rows that are too ordinary: there the features that are most so come first.
         top: How many features a row gets at most.
 
     Returns:
@@ -30,7 +35,9 @@ def findings_of_rows(
     """
     return {
         int(row): tuple(_finding(features, int(row), explanations, r, j) for j in _largest(contributions, top))
-        for r, (row, contributions) in enumerate(zip(rows, explanations.contributions, strict=True))
+        for r, (row, contributions) in enumerate(
+            zip(rows, np.where(is_low[:, None], -1, 1) * explanations.contributions, strict=True)
+        )
     }
 
 

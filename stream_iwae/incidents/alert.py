@@ -90,7 +90,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None
     score: float | None  # None where the window was judged without a model
     p_value: float
-    threshold: float
+    threshold: float  # on the side of `direction`
+    extrapolated: bool = False  # too few ordinary windows were seen beyond the threshold to vouch for it
     direction: str
     severity: str  # the highest of the incident so far
     confidence: float

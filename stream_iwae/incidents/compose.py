@@ -51,7 +51,7 @@ class Sender:
         start_ms, end_ms = int(features.window_start_ms[row]), int(features.window_end_ms[row])
         imputed_share = float(np.mean(np.isnan(features.values[row]))) if len(features.schema) else 0.0
         is_silence = bool(np.isfinite(features.silence_p_values[row]))
-        margin = math.nan if is_silence else float(scores.scores[row]) - verdicts.threshold_nats
+        margin = math.nan if is_silence else abs(float(scores.scores[row] - verdicts.thresholds_nats[row]))
         return Alert(
             alert_id=incident.alert_id(status),
             incident_id=incident.incident_id,
@@ -67,7 +67,8 @@ class Sender:
             ended_at=None,
             score=judged.score,
             p_value=float(verdicts.p_values[row]),
-            threshold=verdicts.threshold_nats,
+            threshold=float(verdicts.thresholds_nats[row]),
+            extrapolated=bool(verdicts.is_extrapolated[row]),
             direction=verdicts.directions[row].value,
             severity=Severity(incident.severity).name.lower(),
             confidence=confidence(
@@ -76,11 +77,13 @@ class Sender:
                 margin,
                 float(scores.standard_errors[row]),
                 imputed_share,
-                verdicts.is_extrapolated,
+                bool(verdicts.is_extrapolated[row]),
             ),
             features=[AlertFeature.of(finding) for finding in findings],
             imputed_share=imputed_share,
-            reason=reason_text(entity, findings, end_ms - start_ms, is_silence=is_silence),
+            reason=reason_text(
+                entity, findings, end_ms - start_ms, is_silence=is_silence, is_too_regular=bool(verdicts.is_low[row])
+            ),
             close_reason=None,
             windows=incident.windows,
             peak_score=incident.peak_score,

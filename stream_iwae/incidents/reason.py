@@ -37,7 +37,12 @@ def entity_text(entity: Mapping[str, str]) -> str:
 
 
 def reason_text(
-    entity: Mapping[str, str], findings: Sequence[Finding | AlertFeature], duration_ms: int, *, is_silence: bool
+    entity: Mapping[str, str],
+    findings: Sequence[Finding | AlertFeature],
+    duration_ms: int,
+    *,
+    is_silence: bool,
+    is_too_regular: bool = False,
 ) -> str:
     """What was seen in one anomalous window and what was expected instead.
 
@@ -46,12 +51,15 @@ def reason_text(
         findings: Largest first.
         duration_ms: The window's length; 1 for a single event.
         is_silence: A whole source has gone quiet.
+        is_too_regular: All is as expected, and closer to it than it ever is.
     """
     span = "one event" if duration_ms == 1 else format_duration(duration_ms)
     name = entity_text(entity)
     if is_silence:
         return f"{name} has gone quiet as a whole: none of its entities sent an event in {span}"
     parts = [_finding_text(finding) for finding in findings[:MAX_FEATURES]]
+    if is_too_regular:
+        return f"{name} in {span} varies less than it ever does: {'; '.join(parts) or 'every feature'}"
     return f"{name} in {span}: {'; '.join(parts)}" if parts else f"{name} in {span} is unusual"
 
 

@@ -117,7 +117,7 @@ class IncidentTracker:
             offset=int(features.first_offset[row]) if _is_record(verdicts, row) else -1,
             severity=Severity(int(verdicts.severities[row])),
             is_quiet=bool(verdicts.p_values[row] > exit_p_value),
-            is_extrapolated=verdicts.is_extrapolated,
+            is_extrapolated=bool(verdicts.is_extrapolated[row]),
             score=judged.score,
         )
 

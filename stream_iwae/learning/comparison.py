@@ -38,7 +38,7 @@ class Comparison:
             held_out_candidate=after.scores,
             reference_serving=served.weights.score(reference, tick).scores,
             reference_candidate=weights.score(reference, tick).scores,
-            recent_p_values=calibration.p_values(weights.score(self._recent(), tick).scores),
+            recent_p_values=self._p_values(calibration, weights, self._recent(), tick),
             budget_p=self._budget_p(calibration),
             canary_recall_serving=self._recall(served.weights, served.calibration, planted, tick),
             canary_recall_candidate=self._recall(weights, calibration, planted, tick),
@@ -53,8 +53,13 @@ class Comparison:
     def _recall(self, weights: Weights, calibration: Calibration, planted: NDArray[np.float64], tick: Tick) -> float:
         if not len(planted):
             return 1.0
-        p_values = calibration.p_values(weights.score(planted, tick).scores)
+        p_values = self._p_values(calibration, weights, planted, tick)
         return float(np.mean(p_values <= self._budget_p(calibration)))
+
+    def _p_values(
+        self, calibration: Calibration, weights: Weights, values: NDArray[np.float64], tick: Tick
+    ) -> NDArray[np.float64]:
+        return calibration.p_values(weights.score(values, tick).scores, self._detection.low_share)
 
     def _budget_p(self, calibration: Calibration) -> float:
         return self._detection.warning_p_value(calibration.windows_per_day)

@@ -69,7 +69,7 @@ class LearningConfig(BaseModel):
     recent_span: Milliseconds = Field(default=24 * 3_600_000, description="how far the recent past reaches back")
     history_capacity: PositiveInt = Field(default=50_000, description="windows kept of the long past")
     history_span: Milliseconds = Field(default=28 * 86_400_000, description="how far the long past reaches back")
-    calibrate_capacity: PositiveInt = Field(default=50_000, description="windows kept for calibration")
+    calibrate_capacity: PositiveInt = Field(default=200_000, description="windows kept for calibration")
     calibrate_span: Milliseconds = Field(default=7 * 86_400_000, description="how far calibration reaches back")
     reference_capacity: PositiveInt = Field(
         default=10_000, description="windows of the warm-up kept as frozen reference"

@@ -244,9 +244,14 @@ class Learner:
         if former is not None and former_weights is None:
             # Scores past major may be attacks: how far past it they are is not used.
             major_p = self._detection.warning_p_value(windows_per_day) * self._detection.major_share
-            censor_above = former.score_at(major_p)
+            censor_above = former.score_at(major_p * (1 - self._detection.low_share))
         return Calibration.fit(
-            scores, windows_per_day, former, censor_above=censor_above, min_excesses=self._detection.min_excesses
+            scores,
+            windows_per_day,
+            former,
+            censor_above=censor_above,
+            min_excesses=self._detection.min_excesses,
+            weights=self._samples.calibrate_weights(),
         )
 
     # --- what is kept across a restart -------------------------------------------------------

@@ -1,6 +1,7 @@
 """Rows -> the samples that learning draws from: what to learn, calibrate and compare on."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stream_iwae.learning.buffers import StratifiedBuffer, smallest
 from stream_iwae.learning.config import LearningConfig
@@ -70,6 +71,16 @@ class Samples:
     def calibrate(self) -> Rows:
         """Ungated rows that no model has learnt."""
         return self._calibrate.rows()
+
+    def calibrate_weights(self) -> NDArray[np.float64]:
+        """How many windows of the stream each row of `calibrate` stands for: a buffer keeps fewer of a busy hour."""
+        strata = self._calibrate.rows().window_end_ms // self._config.stratum
+        found, owners, kept = np.unique(strata, return_inverse=True, return_counts=True)
+        counts = np.array(
+            [self._counts.get(stratum, n) for stratum, n in zip(found.tolist(), kept.tolist(), strict=True)]
+        )
+        weights: NDArray[np.float64] = (counts / kept)[owners]
+        return weights
 
     def held_out(self) -> Rows:
         """Ordinary rows of the last days that no model has learnt."""

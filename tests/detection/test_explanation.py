@@ -11,7 +11,7 @@ NAN = float("nan")
 def findings(features, explainer):
     def of(row, top=5, **explained):
         batch = features(row)
-        return findings_of_rows(batch, np.array([0]), explainer(**explained)(batch.values), top)[0]
+        return findings_of_rows(batch, np.array([0]), explainer(**explained)(batch.values), np.array([False]), top)[0]
 
     return of
 

@@ -2,13 +2,15 @@ import numpy as np
 import pytest
 
 from stream_iwae.batches import Direction, Severity
+from stream_iwae.detection.calibration import Calibration
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.detection.judge import Judge
 
 
 @pytest.fixture
 def judge(exponential):
-    return Judge(exponential, DetectionConfig(budget="100/day"))  # warning 1e-3, major 1e-4, critical 1e-5
+    """Warning 1e-3, major 1e-4, critical 1e-5; of high scores alone."""
+    return Judge(exponential, DetectionConfig(budget="100/day", low_share=0))
 
 
 @pytest.fixture
@@ -41,14 +43,46 @@ def test_severities_are_shares_of_the_budget(judged, exponential, p, severity):
 def test_the_threshold_is_the_score_of_a_warning(judge, judged, exponential):
     verdicts = judged(0.0)
 
-    assert verdicts.threshold_nats == judge.threshold_nats == exponential.score_at(1e-3)
+    assert verdicts.thresholds_nats[0] == judge.threshold_nats == exponential.score_at(1e-3)
     assert verdicts.warning_p_value == 1e-3
-    assert not verdicts.is_extrapolated
+    assert not verdicts.is_extrapolated[0]
     assert judged(np.nextafter(judge.threshold_nats, np.inf)).severities[0] == Severity.WARNING
 
 
 def test_a_budget_below_what_was_observed_is_extrapolated(exponential):
     assert Judge(exponential, DetectionConfig(budget="5/day")).is_extrapolated
+
+
+def test_a_row_is_extrapolated_where_the_threshold_of_its_severity_is(judged, exponential):
+    """Of 100,000 scores 100 lie beyond a warning, 10 beyond major, 1 beyond critical."""
+    found = [judged(exponential.score_at(p)).is_extrapolated[0] for p in (0.5, 5e-4, 9e-5, 5e-6)]
+
+    assert [bool(one) for one in found] == [False, False, False, True]
+
+
+@pytest.fixture
+def two_sided():
+    """Scores of a standard normal; a warning is 1e-3: 9e-4 above and 1e-4 below."""
+    sample = np.random.default_rng(31).normal(size=200_000)
+    calibration = Calibration.fit(sample, windows_per_day=100_000.0)
+    return Judge(calibration, DetectionConfig(budget="100/day"))
+
+
+def test_a_score_that_is_too_low_is_an_anomaly_of_the_low_side(two_sided, features, scores, explainer, a_row):
+    verdicts = two_sided.judge(features([a_row] * 3), scores([-4.5, 0.0, 4.5]), explainer())
+
+    assert verdicts.severities.tolist() == [Severity.MAJOR, Severity.NONE, Severity.CRITICAL]
+    assert verdicts.is_low.tolist() == [True, False, False]
+    assert verdicts.directions[0] == Direction.LOW
+    assert verdicts.thresholds_nats[[0, 2]] == pytest.approx([-3.72, 3.12], abs=0.15)
+    assert verdicts.findings[0][0].name == "hour"  # the most ordinary one
+    assert verdicts.findings[2][0].name == "dst_ports"
+
+
+def test_the_low_side_needs_more_to_be_sure(two_sided, features, scores, explainer, a_row):
+    verdicts = two_sided.judge(features([a_row] * 2), scores([-3.5, 3.5]), explainer())
+
+    assert verdicts.severities.tolist() == [Severity.NONE, Severity.WARNING]
 
 
 def test_a_score_of_nan_is_unscorable_and_not_explained(judged, explainer):

@@ -65,8 +65,9 @@ def verdict_batch(rows, *, is_extrapolated=False):
         p_values=p_values,
         severities=np.array([SEVERITIES[row.kind] for row in rows], np.int8),
         directions=tuple(Direction.LOW if row.is_empty else Direction.HIGH for row in rows),
-        threshold_nats=float(-np.log(WARNING_P)),
-        is_extrapolated=is_extrapolated,
+        is_low=np.zeros(n, np.bool_),
+        thresholds_nats=np.full(n, -np.log(WARNING_P)),
+        is_extrapolated=np.full(n, is_extrapolated),
         findings=dict.fromkeys(sorted(anomalous), (FINDING,)),
         warning_p_value=WARNING_P,
     )

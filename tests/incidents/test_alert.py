@@ -46,6 +46,7 @@ def test_an_alert_names_all_that_people_need(an_alert):
         "score": pytest.approx(9.9034876),
         "p_value": 5e-5,
         "threshold": pytest.approx(6.9077553),
+        "extrapolated": False,
         "direction": "high",
         "severity": "major",
         "confidence": pytest.approx(0.656, abs=1e-3),

@@ -82,3 +82,15 @@ def test_no_rows_are_no_error(samples):
     assert samples.windows_per_day() == 1.0
     assert len(samples.warmup()) == 0
     assert samples.gated_share() == 0.0
+
+
+def test_a_row_of_a_busy_hour_stands_for_as_many_windows_as_were_left_out_for_it(make_rows):
+    """The buffer keeps 100 rows of each hour at most; the busy hour had ten times the windows of the quiet one."""
+    samples = Samples(LearningConfig(calibrate_capacity=200, calibrate_span="2h", calibrate_share=0.5), 2)
+    samples.add(make_rows(1_000, end_ms=np.full(1_000, HOUR)))
+    samples.add(make_rows(10_000, end_ms=np.full(10_000, 2 * HOUR), first_id=1_000))
+
+    rows, weights = samples.calibrate(), samples.calibrate_weights()
+
+    assert [int(np.sum(rows.window_end_ms == hour * HOUR)) for hour in (1, 2)] == [100, 100]
+    assert [np.unique(weights[rows.window_end_ms == hour * HOUR]).tolist() for hour in (1, 2)] == [[10.0], [100.0]]
