@@ -212,7 +212,7 @@ class ScoreBatch:
 class Explanations:
     """For R rows: what each feature adds to the score and what was expected instead."""
 
-    contributions: NDArray[np.float64]  # (R, D), robust z of -sum_k wn_k log p(x_j | z_k); NaN where masked
+    contributions: NDArray[np.float64]  # (R, D), robust z of -log p(x_j | x_-j); NaN where masked
     expected: NDArray[np.float64]  # (R, D), in the raw unit of the feature; CRC-32 for a category
     expected_low: NDArray[np.float64]  # (R, D), 5 % quantile of the posterior predictive
     expected_high: NDArray[np.float64]  # (R, D), 95 % quantile

@@ -31,7 +31,7 @@ class Model:
     settings: ModelSettings
     transform: Transform
     weights: dict[str, Tensor]
-    contribution_medians: tuple[float, ...]  # D, of -log p(x_j | z) on normal rows, nats
+    contribution_medians: tuple[float, ...]  # D, of -log p(x_j | x_-j) on normal rows, nats
     contribution_scales: tuple[float, ...]  # D, 1.4826 MAD with a floor
     noise_seed: int
     labels: dict[int, str] = field(default_factory=dict)  # CRC-32 of a category's text -> the text

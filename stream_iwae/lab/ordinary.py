@@ -5,20 +5,20 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import yaml
 from numpy.typing import NDArray
 
 from stream_iwae.batches import EventBatch, FeatureBatch
-from stream_iwae.config import Config
-from stream_iwae.features.config import aggregates, needed_fields
+from stream_iwae.events.config import EventsConfig
+from stream_iwae.features.config import FeaturesConfig, aggregates, needed_fields
 from stream_iwae.features.extract import FeatureExtractor
-from stream_iwae.lab.demo_config import demo_config
 from stream_iwae.lab.flows import PROTOCOLS, Flows
 from stream_iwae.lab.network import EXPORTERS
 from stream_iwae.lab.simulate import Simulation
 from stream_iwae.lab.traffic import MINUTE_MS
+from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.operator import WindowOperator
 
+PRESET: Final = "flows-per-source"
 _SLICE_MINUTES: Final = 60  # drawn and held at once
 
 
@@ -32,11 +32,14 @@ def ordinary_windows(seed: int, n_minutes: int, n_hosts: int = 120) -> Iterator[
         n_minutes: Of event time.
         n_hosts: At least 24.
     """
-    config = Config.parse(yaml.safe_dump(demo_config("none:9092", "none")))
+    events, features = (
+        EventsConfig.model_validate({"preset": "simulated"}),
+        FeaturesConfig.model_validate({"preset": PRESET}),
+    )
     simulation = Simulation(seed, n_hosts, history_ms=n_minutes * MINUTE_MS, live_ms=0)
-    fields = needed_fields(config.features)
-    windows = WindowOperator(config.windows, aggregates(config.features), 0)
-    extractor = FeatureExtractor(config.features, config.events.field_types())
+    fields = needed_fields(features)
+    windows = WindowOperator(WindowsConfig(), aggregates(features), 0)
+    extractor = FeatureExtractor(features, events.field_types())
     offset = 0
     for first in range(0, n_minutes, _SLICE_MINUTES):
         length = min(_SLICE_MINUTES, n_minutes - first)
