@@ -11,8 +11,8 @@ from stream_iwae.detection.calibration import Calibration
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.detection.judge import Judge
 from stream_iwae.errors import ArtefactError
-from stream_iwae.iwae import scoring
 from stream_iwae.iwae.artefact import unpack
+from stream_iwae.iwae.cascade import RowScorer, make_scorer
 from stream_iwae.pipeline import ServingModel
 
 
@@ -21,7 +21,7 @@ class TorchScorer:
     """The tensors' scorer in terms of the flow's batches."""
 
     version: str
-    scorer: scoring.Scorer
+    scorer: RowScorer
 
     def score(self, values: NDArray[np.float64], on_chunk: Callable[[], None]) -> ScoreBatch:
         """Score (N, D) raw values in fixed chunks; calls `on_chunk` between them."""
@@ -61,5 +61,5 @@ def load_serving_model(blob: bytes, schema: FeatureSchema, detection: DetectionC
     if "calibration" not in model.extra:
         raise ArtefactError(f"model {model.version} has no calibration")
     judge = Judge(Calibration.from_json(model.extra["calibration"]), detection)
-    scorer = TorchScorer(model.version, scoring.Scorer(model, device))
+    scorer = TorchScorer(model.version, make_scorer(model, device))
     return ServingModel(model.version, model.schema_digest, scorer, judge)

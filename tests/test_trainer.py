@@ -158,6 +158,9 @@ class CentreWeights:
             tick()
         return CentreWeights(float(rows.values.mean()))
 
+    def cascading(self, threshold):
+        return None
+
     def pack(self, version, extra):
         return json.dumps({"version": version, "centre": self.centre, "extra": extra}).encode()
 

@@ -19,6 +19,7 @@ class ModelSettings:
     latent: int = 8
     train_samples: int = 8  # K in training
     score_samples: int = 16  # K in scoring
+    cascade_samples: int = 0  # K of a second scoring of rows near the threshold; 0: none
     steps: int = 1200
     batch: int = 128
     learning_rate: float = 2e-3
@@ -36,6 +37,11 @@ class ModelSettings:
         for name in ("latent", "train_samples", "score_samples", "steps", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        if self.cascade_samples and self.cascade_samples <= self.score_samples:
+            raise ValueError(
+                f"model.cascade_samples must be 0 or more than model.score_samples, which is {self.score_samples}, "
+                f"got {self.cascade_samples}"
+            )
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"model.hidden needs widths of at least 1, such as [64, 64], got {self.hidden}")
         for name in ("learning_rate", "gradient_clip", "sigma_floor"):

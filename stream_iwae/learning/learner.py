@@ -175,8 +175,7 @@ class Learner:
         rows = self._samples.warmup()
         try:
             weights = self._method.first(rows, self._labels, self._seed, tick)
-            scores = weights.score(self._samples.calibrate().values, tick).scores
-            calibration = self._fit(scores, None)
+            weights, calibration = self._fitted(weights, None, tick)
         except (ValueError, ArithmeticError) as error:
             self._schedule.first_failed()
             return Outcome(Job.FIRST, "failed", "first", str(error), "")
@@ -192,8 +191,7 @@ class Learner:
             return self._kept(Job.TUNE, "skipped", "few_rows", f"{len(rows)} windows to learn")
         try:
             weights = served.weights.tuned(rows, self._seed + self._major, tick)
-            recalibrated = weights.score(self._samples.calibrate().values, tick).scores
-            calibration = self._fit(recalibrated, served.calibration, served.weights)
+            weights, calibration = self._fitted(weights, served, tick)
             comparison = Comparison(self._config, self._detection, self._schema, self._samples, self._seed)
             evidence = comparison.evidence(served, weights, calibration, tick)
         except (ValueError, ArithmeticError) as error:
@@ -234,6 +232,19 @@ class Learner:
         if self.served is None:
             raise ValueError("there is no model yet")
         return self.served
+
+    def _fitted(self, weights: Weights, former: Served | None, tick: Tick) -> tuple[Weights, Calibration]:
+        """New weights with their p-values; where there is a cascade, its threshold first, then its scores."""
+        values = self._samples.calibrate().values
+
+        def fit(weights: Weights) -> Calibration:
+            scores = weights.score(values, tick).scores
+            return self._fit(scores, former.calibration if former else None, former.weights if former else None)
+
+        calibration = fit(weights)
+        warning_p = self._detection.warning_p_value(calibration.windows_per_day)
+        cascading = weights.cascading(calibration.score_at(warning_p * (1 - self._detection.low_share)))
+        return (weights, calibration) if cascading is None else (cascading, fit(cascading))
 
     def _fit(
         self, scores: NDArray[np.float64], former: Calibration | None, former_weights: Weights | None = None

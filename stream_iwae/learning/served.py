@@ -39,6 +39,13 @@ class Weights(Protocol):
     def tuned(self, rows: Rows, seed: int, tick: Tick) -> "Weights":
         """A copy, fine-tuned from these weights on more rows."""
 
+    def cascading(self, threshold: float) -> "Weights | None":
+        """The same weights, scoring more exactly where a decision hangs on it; None where that is not configured.
+
+        Args:
+            threshold: Of a warning, in nats of this object's scores.
+        """
+
     def pack(self, version: str, extra: dict[str, object]) -> bytes:
         """The artefact: weights, transforms and `extra`, which is plain JSON."""
 

@@ -10,6 +10,7 @@ from stream_iwae.batches import FeatureSchema
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import Model, pack, unpack
+from stream_iwae.iwae.cascade import THRESHOLD_KEY, RowScorer, make_scorer
 from stream_iwae.iwae.scoring import Scorer
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.iwae.training import MIN_ROWS, Features, train, tune
@@ -28,12 +29,12 @@ class IwaeWeights:
     """A trained network, ready to score."""
 
     model: Model
-    scorer: Scorer = field(compare=False)
+    scorer: RowScorer = field(compare=False)
 
     @classmethod
     def of(cls, model: Model) -> Self:
         """Put the network on its device."""
-        return cls(model, Scorer(model, model.settings.device))
+        return cls(model, make_scorer(model, model.settings.device))
 
     def score(self, values: NDArray[np.float64], tick: Tick) -> Scored:
         """Score (N, D) raw values."""
@@ -44,9 +45,16 @@ class IwaeWeights:
         """Fine-tune a copy: a tenth of the base rate, at most two epochs, pulled to these weights."""
         return IwaeWeights.of(tune(self.model, rows.values, seed, on_step=tick))
 
+    def cascading(self, threshold: float) -> Weights | None:
+        """The same weights, scoring with more samples near this threshold; None where no cascade is configured."""
+        if not self.model.settings.cascade_samples:
+            return None
+        return IwaeWeights.of(replace(self.model, extra={THRESHOLD_KEY: threshold}))
+
     def pack(self, version: str, extra: dict[str, object]) -> bytes:
         """The artefact as bytes."""
-        return pack(replace(self.model, version=version, extra=extra))
+        own = {key: value for key, value in self.model.extra.items() if key == THRESHOLD_KEY}
+        return pack(replace(self.model, version=version, extra=own | extra))
 
 
 class IwaeMethod:

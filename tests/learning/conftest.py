@@ -67,6 +67,9 @@ class GaussianWeights:
         tick()
         return GaussianWeights(rows.values.mean(axis=0), rows.values.std(axis=0))
 
+    def cascading(self, threshold):
+        return None
+
     def pack(self, version, extra):
         return json.dumps(
             {"version": version, "mean": self.mean.tolist(), "std": self.std.tolist(), "extra": extra}

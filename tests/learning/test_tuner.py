@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from stream_iwae.batches import FeatureSchema, Kind, TrainingBatch
+from stream_iwae.detection.calibration import Calibration
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import unpack
+from stream_iwae.iwae.cascade import Cascade
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.rows import Rows
@@ -46,9 +48,9 @@ def hours(start, n_hours, level=6.0, per_hour=600):
     )
 
 
-def a_learner(**overrides):
+def a_learner(settings=SETTINGS, detection=DetectionConfig(), **overrides):  # noqa: B008  # it is frozen
     config = LearningConfig(**({"min_windows": 1_200, "max_source_share": 1.0} | overrides))
-    return make_learner(config, SETTINGS, DetectionConfig(), SCHEMA, seed=3)
+    return make_learner(config, settings, detection, SCHEMA, seed=3)
 
 
 def learn(learner, *batches):
@@ -92,6 +94,26 @@ def test_the_artefact_holds_weights_calibration_and_texts(first):
     restored.restore(outcome.blob)
     assert restored.served.calibration == learner.served.calibration
     assert restored.served.memory == learner.served.memory
+
+
+def test_p_values_are_fitted_to_the_scores_of_the_cascade_and_the_artefact_knows_its_threshold(first):
+    often = DetectionConfig(budget="100000/day", max_p_value=0.1)  # a threshold with scores around it
+    learner = a_learner(replace(SETTINGS, cascade_samples=64), often)
+    (outcome,) = learn(learner, hours(0, 2))
+    values = learner._samples.calibrate().values
+    cascade, plain = learner.served.weights, first[0].served.weights
+    scores = cascade.score(values, lambda: None).scores
+
+    assert isinstance(cascade.scorer, Cascade)
+    assert 0 < np.mean(scores != plain.score(values, lambda: None).scores) < 1
+    weights = learner._samples.calibrate_weights()
+    expected = Calibration.fit(scores, learner.served.calibration.windows_per_day, weights=weights)
+    assert learner.served.calibration == expected
+    restored = a_learner()
+    restored.restore(outcome.blob)
+    assert restored.served.weights.scorer.threshold == cascade.scorer.threshold
+    assert np.array_equal(restored.served.weights.score(values, lambda: None).scores, scores)
+    assert unpack(restored.served.pack()).extra == unpack(outcome.blob).extra
 
 
 def test_the_same_rows_give_the_same_artefact_bit_by_bit(first):
