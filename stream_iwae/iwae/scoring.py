@@ -22,6 +22,7 @@ from stream_iwae.iwae.bounds import (
     normalised_weights,
     standard_error,
 )
+from stream_iwae.iwae.cuda_graphs import GraphedChunk
 from stream_iwae.iwae.network import log_weights_of
 from stream_iwae.iwae.noise import noise_table
 from stream_iwae.iwae.surprise import surprises
@@ -81,6 +82,8 @@ class Scorer:
         if settings.objective == "autoencoder":
             table = torch.zeros_like(table)
         self._noise = table.unsqueeze(1)  # (K, 1, L)
+        is_gpu = self.device.type == "cuda"
+        self._scored: Callable[[Encoded], Tensor] = GraphedChunk(self._score_chunk) if is_gpu else self._score_chunk
         table = noise_table(EXPLAIN_SAMPLES, settings.latent, model.noise_seed).to(self.device, torch.float32)
         self._explaining_noise = table.unsqueeze(1)
 
@@ -96,7 +99,7 @@ class Scorer:
         """
         parts = []
         for rows in self._chunks(values, self.chunk_rows):
-            parts.append(self._score_chunk(rows).cpu())
+            parts.append(self._scored(rows).cpu())
             on_chunk()
         out = torch.cat(parts, dim=1)[:, : len(values)].double().numpy() if parts else np.empty((4, 0))
         scores, errors, effective, reconstructions = out
