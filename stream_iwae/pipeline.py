@@ -126,7 +126,10 @@ class Outcome:
 class Pipeline:
     """All stages and all state of one input partition."""
 
-    def __init__(self, stages: Stages, partition: int) -> None:
+    def __init__(
+        self, stages: Stages, partition: int, on_unscored: Callable[[FeatureBatch], None] = lambda _: None
+    ) -> None:
+        """`on_unscored` hears of the windows that no model has judged; nothing published depends on it."""
         self.partition = partition
         self._stages = stages
         self._decoder = Decoder(stages.events, needed_fields(stages.features))
@@ -137,6 +140,7 @@ class Pipeline:
         self._incidents = IncidentTracker(
             stages.incidents, stages.detector, tuple(stages.events.entity), stages.topic, partition
         )
+        self._on_unscored = on_unscored
         self._is_per_record = stages.windows.kind == "record"
         self._outcome = Outcome()
         self._replay_until = EVERY_RECORD
@@ -216,6 +220,7 @@ class Pipeline:
             outcome.counts.unscored += len(features)
             if len(features):
                 outcome.training.append(self._training_rows(features, None))
+                self._on_unscored(features)
             return
         alerts: list[Alert] = []
         if len(features):

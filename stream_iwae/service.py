@@ -4,12 +4,13 @@ Everything a transaction publishes is kept until the transaction is known to hav
 an aborted one is sent again, an ambiguous one is settled first and then compared by `seq`.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from stream_iwae.batches import RecordBatch
+from stream_iwae.batches import RecordBatch, entity_object
 from stream_iwae.errors import (
     AmbiguousCommitError,
     ArtefactError,
@@ -18,6 +19,8 @@ from stream_iwae.errors import (
     FencedError,
     StaleGroupError,
 )
+from stream_iwae.incidents.alert import rfc3339
+from stream_iwae.learning.provisional import Provisional
 from stream_iwae.outputs import Commit, Publisher, Topics
 from stream_iwae.pipeline import Counts, Pipeline, ServingModel, Stages
 from stream_iwae.ports import (
@@ -92,6 +95,7 @@ class Service:
         self._settings = settings
         self.pipelines: dict[int, Pipeline] = {}
         self.model: ServingModel | None = None
+        self.provisional = Provisional()  # of windows before the first model: seen here, and nowhere else
         self.totals = Counts()
         self._waiting: dict[int, Commit] = {}  # prepared, not yet known to be committed
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
@@ -187,7 +191,7 @@ class Service:
 
     def _take_over_one(self, partition: int, committed: CommittedOffset | None, first: int) -> bool:
         """Restore a partition and seek; False where its state cannot be read to the committed `seq` yet."""
-        pipeline = Pipeline(self._stages, partition)
+        pipeline = Pipeline(self._stages, partition, self.provisional.observe)
         stored = self._state.read(partition)
         if committed is None:
             offset = self._begin(pipeline, first)
@@ -290,6 +294,7 @@ class Service:
         self._telemetry.info("model", version=self.model.version)
         self._telemetry.gauge("model_loaded_timestamp_seconds", self._clock.now_ms() / 1000)
         self._telemetry.gauge("threshold_value", self.model.judge.threshold_nats)
+        self._telemetry.gauge("threshold_extrapolated", self.model.judge.is_extrapolated)
         self._telemetry.gauge("ready", 1)
         self._log.info("model in use", version=self.model.version)
 
@@ -413,6 +418,10 @@ class Service:
         self._telemetry.gauge("windows_open", sum(p.n_open_windows for p in pipelines.values()))
         self._telemetry.gauge("entities_tracked", sum(p.n_entities for p in pipelines.values()))
         self._telemetry.gauge("consumer_last_poll_timestamp_seconds", now_ms / 1000)
+        if self.model is None:
+            self._telemetry.gauge("provisional_windows", self.provisional.n_windows)
+            for quantile, score in self.provisional.quantiles().items():
+                self._telemetry.gauge("provisional_score", score, quantile=quantile)
         open_incidents = dict.fromkeys(("warning", "major", "critical"), 0)
         for pipeline in pipelines.values():
             for severity, count in pipeline.open_incidents().items():
@@ -437,6 +446,37 @@ class Service:
                 "skipped": dict(totals.skipped),
             },
             "windows": {"closed": totals.windows, "scored": totals.scored, "unscored": totals.unscored},
+            "threshold": self._threshold(),
+            "provisional": self._provisional(),
+        }
+
+    def _threshold(self) -> dict[str, object] | None:
+        if self.model is None:
+            return None
+        judge = self.model.judge
+        return {
+            "p_value": judge.warning_p_value,
+            "nats": judge.threshold_nats,
+            "low_nats": judge.low_threshold_nats if math.isfinite(judge.low_threshold_nats) else None,
+            "extrapolated": judge.is_extrapolated,
+        }
+
+    def _provisional(self) -> dict[str, object] | None:
+        """What looks unusual while there is no model; for people who look, as no one is alerted."""
+        if self.model is not None:
+            return None
+        names = self._stages.events.entity
+        return {
+            "windows": self.provisional.n_windows,
+            "most_unusual": [
+                {
+                    "entity": entity_object(suspect.entity, names),
+                    "window_end": rfc3339(suspect.window_end_ms),
+                    "score": suspect.score,
+                    "rarity": suspect.rarity,
+                }
+                for suspect in self.provisional.suspects
+            ],
         }
 
     def phase(self) -> str:
