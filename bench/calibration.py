@@ -8,8 +8,9 @@ the trainer, which calibrates anew when it is due. Flows, windows and features a
 own; nothing but harmless traffic happens. A window with p <= q should be as rare as q.
 
 Windows that are alike have one score, and one p-value: the share of all that are at least as unusual, themselves
-included. So the share at or below q falls short where many windows share the score at q. `below` counts them as if
-their p-value left them out: said and seen agree if q lies between the two.
+included. So the share at or below q falls short where many windows share the score at q. The second figure counts
+high scores as if their p-value left out themselves: said and seen agree if 1 lies between the two. (Below, the most
+common kinds of windows are the lowest of all, and there is nothing to compare.)
 """
 
 import argparse
@@ -82,11 +83,8 @@ def one_network(seed: int, days: int, hosts: int) -> dict[str, object]:
         calibration, weights = learner.served.calibration, learner.served.weights
         scores = weights.score(features.values, lambda: None).scores
         p_values = calibration.p_values(scores, DETECTION.low_share)
-        step = ROUNDING * np.maximum(1, np.abs(scores))
-        apart = np.fmin(
-            calibration.high.p_values_of(scores + step) / (1 - DETECTION.low_share),
-            calibration.low.p_values_of(-(scores - step)) / DETECTION.low_share,
-        )
+        above = calibration.p_values(scores + ROUNDING * np.maximum(1, np.abs(scores)))
+        apart = np.fmin(p_values, above / (1 - DETECTION.low_share))
         at_or_below += [np.count_nonzero(p_values <= said) for said in SAID]
         below += [np.count_nonzero(apart <= said) for said in SAID]
         n += int(np.isfinite(scores).sum())

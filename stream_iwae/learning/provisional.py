@@ -1,8 +1,8 @@
 """FeatureBatch -> what looks unusual before there is a model: for people who look, never for alerts.
 
 Each feature is compared with its running mean and spread over all windows so far, bounded, and added up; rare
-categories add too. Measured beside river's HalfSpaceTrees (bench/provisional.py, docs/results/cold_start.md): it finds
-more, at a thirtieth of the time, which a history read back at full speed would feel.
+categories add too. Measured beside river's HalfSpaceTrees (docs/results/cold_start.md): on the whole it finds more, at
+a twentieth of the time, which a history read back at full speed would feel.
 """
 
 from collections.abc import Sequence
