@@ -61,7 +61,9 @@ class DetectionConfig(BaseModel):
     )
     top_features: int = Field(default=5, ge=1, le=50, description="Features that an alert names at most.")
     min_excesses: int = Field(
-        default=50, ge=10, description="Scores beyond the tail's start that a new fit of the tail needs."
+        default=50,
+        ge=10,
+        description="Outermost scores that a tail is fitted to; the p-values of all others are observed shares.",
     )
 
     @model_validator(mode="after")
