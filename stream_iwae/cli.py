@@ -29,6 +29,24 @@ KafkaDirectory = Annotated[
 ]
 Bootstrap = Annotated[str, typer.Option("--bootstrap-servers", "-b", help="The broker, as host:port.")]
 DEFAULT_CONFIG = Path("config.yaml")
+_OF_FILES = "For a CSV or parquet file of your own"
+_EVALUATE_EXAMPLES = """[bold]Examples[/bold]
+
+All models on NSL-KDD, three seeds, a page with plots:
+
+[cyan]stream-iwae evaluate --dataset nsl-kdd --html report.html[/cyan]
+
+A file of your own with a header line:
+
+[cyan]stream-iwae evaluate --dataset flows.csv --label Label[/cyan]
+
+The same, learnt from its first rows, whatever they are:
+
+[cyan]stream-iwae evaluate --dataset flows.csv --label Label --normal-label ok --protocol unlabelled[/cyan]
+
+A time series, two models, the figures as data:
+
+[cyan]stream-iwae evaluate --dataset load.parquet --label odd --time when --models iwae,pca --json a.json[/cyan]"""
 
 
 def main() -> NoReturn:
@@ -127,32 +145,108 @@ def publish(
     publish_command.publish(source, topic, bootstrap_servers, key, partitions, speed_up, batch, limit, data)
 
 
-@app.command()
+@app.command(epilog=_EVALUATE_EXAMPLES)
 def evaluate(
     dataset: Annotated[
-        str, typer.Option(help="nsl-kdd, nsl-kdd-test, kdd99, smd-1-6, smd-2-1; several with commas; or all.")
+        str,
+        typer.Option(
+            help="nsl-kdd, nsl-kdd-test, kdd99, darpa98, smd-1-6, smd-2-1; or any CSV or parquet file; "
+            "several with commas; or all of the names."
+        ),
     ] = "nsl-kdd",
     protocol: Annotated[
-        str, typer.Option(help="clean-warmup, unlabelled, flipped, attacks-5pct, attacks-1pct; or all.")
+        str,
+        typer.Option(
+            help="What is learnt from. clean-warmup: the first normal rows. unlabelled: the first rows, whatever they "
+            "are. flipped: anomalies as the ordinary. attacks-5pct, attacks-1pct: unlabelled, the anomalies thinned "
+            "out to that share. Several with commas; or all."
+        ),
     ] = "clean-warmup",
     models: Annotated[
         str,
         typer.Option(
-            help="iwae, vae, autoencoder, isolation-forest, pca, nearest-neighbour, half-space-trees; or all."
+            help="iwae, vae, autoencoder, isolation-forest, pca, nearest-neighbour, half-space-trees; "
+            "midas and midas-r on darpa98; or all."
         ),
     ] = "all",
-    seeds: Annotated[int, typer.Option(help="How often, each with other weights and draws.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="How often, each with other weights and draws: 3 is 0, 1, 2.", min=1)] = 3,
     data: Annotated[Path | None, typer.Option(help="Where the data sets are.", envvar="STREAM_IWAE_DATA")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures as data here.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a page with plots here.")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Rows to learn from, in place of the protocol's.", min=64)] = None,
+    learn: Annotated[
+        bool | None,
+        typer.Option(
+            "--learn/--no-learn",
+            help="Go on learning after the warm-up, as the service does, or stay frozen. "
+            "Without either: learn where rows have a time.",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="Alerts that are acceptable, such as 20/day or 5/h.")] = "20/day",
+    label: Annotated[
+        str | None, typer.Option(help="Of a file: the column that says what is an anomaly.", rich_help_panel=_OF_FILES)
+    ] = None,
+    normal_label: Annotated[
+        str | None,
+        typer.Option(
+            help="Values of it that are normal, with commas. Without it: 0, false, no, normal, benign, nothing.",
+            rich_help_panel=_OF_FILES,
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            help="The column with the time; `none`: do not look for one. Without it: a column called timestamp, "
+            "time, date ... if it holds times.",
+            rich_help_panel=_OF_FILES,
+        ),
+    ] = None,
+    entity: Annotated[
+        str | None, typer.Option(help="The column that names the host, device or user.", rich_help_panel=_OF_FILES)
+    ] = None,
+    drop: Annotated[
+        str | None, typer.Option(help="Columns to leave out, with commas.", rich_help_panel=_OF_FILES)
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            "--mapping",
+            "--config",
+            "-c",
+            help="A configuration such as deploy/examples/nsl-kdd.yaml: its sections events, windows and features say "
+            "how rows become windows. Without it each row is a window and each column a feature.",
+            rich_help_panel=_OF_FILES,
+        ),
+    ] = None,
+    header: Annotated[
+        bool, typer.Option(help="Whether the first line names the columns.", rich_help_panel=_OF_FILES)
+    ] = True,
+    shuffle: Annotated[
+        bool, typer.Option("--shuffle", help="Shuffle rows that are sorted by label.", rich_help_panel=_OF_FILES)
+    ] = False,
 ) -> None:
-    """How well the detector tells attacks from traffic on labelled data, beside its rivals."""
+    """How well the detector tells anomalies from the rest on labelled data, beside its rivals.
+
+    Models learn from the warm-up and score every row; labels only judge. Half of a small file at most is warm-up.
+    """
     try:
-        from stream_iwae.lab.evaluate_command import run_evaluation  # noqa: PLC0415
+        from stream_iwae.lab.evaluate_command import Wanted, run_evaluation  # noqa: PLC0415
+        from stream_iwae.lab.labelled_file import FileOptions  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(error.name or "lab", "not installed", "run pip install 'stream-iwae[lab]'") from error
+    from pydantic import ValidationError  # noqa: PLC0415
 
-    run_evaluation(dataset, protocol, models, seeds, data, json_file, html_file)
+    from stream_iwae.detection.config import DetectionConfig  # noqa: PLC0415
+
+    try:
+        detection = DetectionConfig.model_validate({"budget": budget})
+    except ValidationError as error:
+        raise ConfigurationError("--budget", budget, "write a rate such as 20/day, 5/h or 10/week") from error
+    dropped = tuple(name.strip() for name in (drop or "").split(",") if name.strip())
+    file = FileOptions(label, normal_label, time, entity, dropped, mapping, header, shuffle)
+    wanted = Wanted(dataset, protocol, models, seeds, warmup, learn, detection, file)
+    run_evaluation(wanted, data, json_file, html_file)
 
 
 @app.command()

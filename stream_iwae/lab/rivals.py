@@ -1,57 +1,76 @@
 """Detectors to be compared with, on the same rows: each learns from the warm-up and scores every row."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from river.anomaly import HalfSpaceTrees
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
 from stream_iwae.batches import Kind
+from stream_iwae.iwae.transform import MAX_CLASSES
+from stream_iwae.lab.half_space_trees import WINDOW, BlockwiseTrees
 from stream_iwae.lab.labelled_rows import LabelledRows
 
 Values = NDArray[np.float64]
-_FLOOR: Final = 0.05  # of a standard deviation
+_FLOOR: Final = 0.05  # of a logarithm's deviation, and of the range of anything else
+_LIMIT: Final = 1e100  # beyond it squares overflow
+_LOGGED: Final = (Kind.MAGNITUDE, Kind.COUNT)
 _VARIANCE_KEPT: Final = 0.95
-_TREES: Final[dict[str, Any]] = {"n_trees": 25, "height": 8, "window_size": 250}
+_NEIGHBOURS_AT_ONCE: Final = 20_000  # rows
 
 
 class Encoder:
-    """Rows -> standardised numbers and one-hot categories, fitted on the warm-up: what each rival sees."""
+    """Rows -> standardised numbers and one-hot categories, fitted on the warm-up: what each rival sees.
+
+    Logarithms, floors of scales and the number of classes are those of the model's own transform; a missing
+    number is the warm-up's mean.
+    """
 
     def __init__(self, warmup: LabelledRows) -> None:
         self._kinds = warmup.schema.kinds
         numbers = self._numbers(warmup.values)
-        self._mean, self._scale = numbers.mean(axis=0), np.maximum(numbers.std(axis=0), _FLOOR)
-        self._known = [
-            np.unique(column[np.isfinite(column)])
-            for column, kind in zip(warmup.values.T, self._kinds, strict=True)
-            if kind is Kind.CATEGORY
-        ]
+        is_known = np.isfinite(numbers)
+        counts = np.maximum(is_known.sum(axis=0), 1)
+        known = np.where(is_known, numbers, 0.0)
+        self._mean = known.sum(axis=0) / counts
+        spread = np.sqrt((np.where(is_known, numbers - self._mean, 0.0) ** 2).sum(axis=0) / counts)
+        low, high = np.where(is_known, numbers, np.inf).min(axis=0), np.where(is_known, numbers, -np.inf).max(axis=0)
+        self._scale = np.maximum(spread, self._floors(high - low))
+        self._known = [_frequent(column[np.isfinite(column)]) for column in self._categories(warmup.values)]
 
     def encode(self, values: Values) -> Values:
         """(N, D) raw values -> (N, E) numbers; an unseen category has no 1 at all."""
         hot = [
             (column[:, None] == known[None, :]).astype(np.float64)
-            for column, known in zip(
-                (c for c, kind in zip(values.T, self._kinds, strict=True) if kind is Kind.CATEGORY),
-                self._known,
-                strict=True,
-            )
+            for column, known in zip(self._categories(values), self._known, strict=True)
         ]
-        return np.column_stack([(self._numbers(values) - self._mean) / self._scale, *hot])
+        return np.column_stack([np.nan_to_num((self._numbers(values) - self._mean) / self._scale), *hot])
+
+    def _categories(self, values: Values) -> list[Values]:
+        return [column for column, kind in zip(values.T, self._kinds, strict=True) if kind is Kind.CATEGORY]
 
     def _numbers(self, values: Values) -> Values:
-        columns = []
+        """(N, C), NaN where missing."""
+        columns = [np.empty((len(values), 0))]
         for column, kind in zip(values.T, self._kinds, strict=True):
             if kind is Kind.CATEGORY:
                 continue
-            known = np.nan_to_num(column)
-            columns.append(np.sign(known) * np.log1p(np.abs(known)) if kind is Kind.MAGNITUDE else known)
+            bounded = column.clip(-_LIMIT, _LIMIT)
+            columns.append(np.sign(bounded) * np.log1p(np.abs(bounded)) if kind in _LOGGED else bounded)
         return np.column_stack(columns)
+
+    def _floors(self, spread: Values) -> Values:
+        is_logged = np.array([kind in _LOGGED for kind in self._kinds if kind is not Kind.CATEGORY], dtype=np.bool_)
+        with np.errstate(invalid="ignore"):
+            return np.where(is_logged | ~(spread > 0) | ~np.isfinite(spread), _FLOOR, _FLOOR * spread)
+
+
+def _frequent(codes: Values) -> Values:
+    known, counts = np.unique(codes, return_counts=True)
+    return np.sort(known[np.argsort(-counts, kind="stable")[:MAX_CLASSES]])
 
 
 Rival = Callable[[Values, int], Callable[[Values], Values]]
@@ -72,28 +91,23 @@ def pca(warmup: Values, seed: int) -> Callable[[Values], Values]:
 def nearest_neighbour(warmup: Values, _: int) -> Callable[[Values], Values]:
     """Distance to the nearest row of the warm-up, each number bounded by tanh."""
     fitted = NearestNeighbors(n_neighbors=1).fit(np.tanh(warmup / 2))
-    return lambda rows: fitted.kneighbors(np.tanh(rows / 2))[0][:, 0]
+
+    def score(rows: Values) -> Values:
+        blocks = np.array_split(rows, max(1, len(rows) // _NEIGHBOURS_AT_ONCE))
+        return np.concatenate([fitted.kneighbors(np.tanh(block / 2))[0][:, 0] for block in blocks])
+
+    return score
 
 
 def half_space_trees(warmup: Values, seed: int) -> Callable[[Values], Values]:
     """Tan, Ting, Liu 2011, Fast anomaly detection for streaming data; learns each row after scoring it."""
     low, high = warmup.min(axis=0), warmup.max(axis=0)
-    trees: Any = HalfSpaceTrees(**_TREES, seed=seed)
-
-    def scaled(rows: Values) -> list[dict[int, float]]:
-        bounded = np.clip((rows - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
-        return [dict(enumerate(row)) for row in bounded.tolist()]
-
-    for row in scaled(warmup):
-        trees.learn_one(row)
+    trees = BlockwiseTrees(warmup.shape[1], seed, min(WINDOW, len(warmup)))
 
     def score(rows: Values) -> Values:
-        found = np.empty(len(rows))
-        for i, row in enumerate(scaled(rows)):
-            found[i] = trees.score_one(row)
-            trees.learn_one(row)
-        return found
+        return trees.score_and_learn(np.clip((rows - low) / np.maximum(high - low, 1e-9), 0.0, 1.0))
 
+    score(warmup)
     return score
 
 

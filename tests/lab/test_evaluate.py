@@ -8,10 +8,10 @@ import pytest
 
 from stream_iwae.batches import FeatureSchema, Kind
 from stream_iwae.errors import ConfigurationError
-from stream_iwae.lab.evaluate import MODELS, evaluate
-from stream_iwae.lab.evaluation_report import means, write_report
+from stream_iwae.lab.evaluate import OURS, evaluate, models_for
 from stream_iwae.lab.labelled_rows import LabelledRows
 from stream_iwae.lab.protocols import Trial
+from stream_iwae.lab.rivals import RIVALS
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +26,12 @@ def trial():
     values[1_050:1_100, 2] = 99
     schema = FeatureSchema(("in", "out", "service"), (Kind.MAGNITUDE, Kind.MAGNITUDE, Kind.CATEGORY), ("", "", ""))
     rows = LabelledRows(schema, values, truth, {})
-    return Trial(rows.take(np.arange(600)), rows, 600, is_trusted=True)
+    rows = replace(rows, known_scores={"midas": np.arange(1_500.0)})
+    at = np.arange(1_500)
+    return Trial(rows.take(at[:600]), rows.take(at[600:750]), rows, at < 750, is_trusted=True)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*OURS, *RIVALS])
 def test_every_model_tells_plain_anomalies_from_the_rest(trial, model):
     result = evaluate("made-up", "clean-warmup", trial, model, 0)
 
@@ -49,9 +51,36 @@ def test_labels_change_the_figures_and_never_a_score(trial, model):
 
 def test_the_rows_after_the_warm_up_are_judged_apart(trial):
     result = evaluate("made-up", "unlabelled", trial, "pca", 0)
-    after = replace(trial, judged=trial.judged.take(np.arange(600, 1_500)), n_warmup_judged=0)
+    n_after = 1_500 - 750
+    after = replace(trial, judged=trial.judged.take(np.arange(750, 1_500)), in_warmup=np.zeros(n_after, dtype=bool))
 
-    assert result.auroc_after_warmup == pytest.approx(evaluate("made-up", "unlabelled", after, "pca", 0).auroc)
+    assert result.ranking.auroc_after_warmup == pytest.approx(evaluate("made-up", "unlabelled", after, "pca", 0).auroc)
+
+
+@pytest.mark.parametrize("model", ["iwae", "isolation-forest"])
+def test_p_values_of_normal_rows_are_as_rare_as_they_say(trial, model):
+    found = evaluate("made-up", "clean-warmup", trial, model, 0).decisions
+
+    assert found.seen_at[0] == pytest.approx(0.1, abs=0.06)
+    assert found.seen_at[1] < 0.05
+    if model == "iwae":
+        assert found.found_at[1] > 0.4
+
+
+def test_the_strongest_alerts_name_the_feature_at_fault(trial):
+    strongest = evaluate("made-up", "clean-warmup", trial, "iwae", 0).strongest
+
+    assert len(strongest) == 10
+    assert all(strong.is_anomaly for strong in strongest)
+    assert {strong.findings[0].name for strong in strongest} <= {"out", "service", "in"}
+    assert strongest[0].score == max(strong.score for strong in strongest)
+
+
+def test_rivals_of_edges_are_scored_with_the_stream_and_only_where_it_has_edges(trial):
+    assert "midas" in models_for(trial)
+    assert evaluate("made-up", "unlabelled", trial, "midas", 0).scores.tolist() == list(range(1_500))
+    with pytest.raises(ConfigurationError, match="edges"):
+        evaluate("made-up", "unlabelled", trial, "midas-r", 0)
 
 
 def test_an_unknown_model_is_refused_with_those_there_are(trial):
@@ -59,16 +88,9 @@ def test_an_unknown_model_is_refused_with_those_there_are(trial):
         evaluate("made-up", "clean-warmup", trial, "forest", 0)
 
 
-def test_the_report_holds_every_figure_and_needs_nothing_else(trial, tmp_path):
-    results = [
-        evaluate("made-up", "<b>", trial, model, seed) for model in ("pca", "isolation-forest") for seed in (0, 1)
-    ]
-    write_report(tmp_path / "report.html", [(result, trial.judged.is_anomaly) for result in results])
-    page = (tmp_path / "report.html").read_text()
+def test_a_row_of_json_has_every_figure_and_no_nan(trial):
+    row = evaluate("made-up", "unlabelled", trial, "pca", 3).row()
 
-    assert page.count("data:image/png;base64,") == 2
-    assert "&lt;b&gt;" in page
-    assert "http" not in page
-    for line in means(results):
-        assert all(figure in page for figure in line.values())
-    json.dumps([result.row() for result in results])
+    assert {"dataset", "protocol", "model", "seed", "auroc", "average_precision", "us_per_row"} <= row.keys()
+    assert {"auroc_after_warmup", "average_precision_after_warmup", "seen_at_p_0.01"} <= row.keys()
+    assert "NaN" not in json.dumps(row)

@@ -6,7 +6,8 @@ import pytest
 from stream_iwae.batches import FeatureSchema, Kind
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.lab.labelled_rows import LabelledRows, load
-from stream_iwae.lab.protocols import PROTOCOLS, prepare
+from stream_iwae.lab.protocols import Source, prepare
+from stream_iwae.lab.protocols import part as part_source
 
 
 @pytest.fixture
@@ -19,37 +20,79 @@ def make_rows():
     return make
 
 
-def part(protocol, rows, training=None, seed=0):
-    return PROTOCOLS[protocol](rows, training, np.random.default_rng(seed))
+def part(protocol, rows, training=None, seed=0, warmup=None):
+    return part_source(Source(rows, training), protocol, seed, warmup)
+
+
+def positions(rows):
+    """Where rows of `make_rows` came from."""
+    return rows.values[:, 0].astype(int).tolist()
 
 
 def test_a_clean_warm_up_is_the_first_normal_rows_and_all_rows_are_judged(make_rows):
     rows = make_rows(10_000, 0.4)
     trial = part("clean-warmup", rows)
+    normal = np.flatnonzero(~rows.is_anomaly)
 
-    assert not trial.warmup.is_anomaly.any()
-    assert trial.warmup.values[:, 0].tolist() == np.flatnonzero(~rows.is_anomaly)[:2048].tolist()
+    assert positions(trial.warmup) == normal[:2048].tolist()
+    assert positions(trial.calibration) == normal[2048 : 2048 + 512].tolist()
     assert len(trial.judged) == 10_000
+    assert np.flatnonzero(trial.in_warmup).tolist() == normal[: 2048 + 512].tolist()
     assert trial.is_trusted
 
 
 def test_an_unlabelled_warm_up_is_the_first_rows_whatever_they_are(make_rows):
-    trial = part("unlabelled", make_rows(10_000, 0.4))
+    trial = part("unlabelled", make_rows(20_000, 0.4))
 
-    assert trial.warmup.values[:, 0].tolist() == list(range(4096))
+    assert positions(trial.warmup) == list(range(4096))
+    assert positions(trial.calibration) == list(range(4096, 4096 + 1024))
     assert 0.3 < trial.warmup.is_anomaly.mean() < 0.5
-    assert (trial.n_warmup_judged, trial.is_trusted) == (4096, False)
+    assert np.flatnonzero(trial.in_warmup).tolist() == list(range(4096 + 1024))
+    assert not trial.is_trusted
+
+
+@pytest.mark.parametrize(("protocol", "n_eligible"), [("unlabelled", 1_000), ("clean-warmup", 800)])
+def test_half_of_a_small_file_at_most_is_warm_up(make_rows, protocol, n_eligible):
+    rows = make_rows(1_000, 0.0)
+    rows.is_anomaly[::5] = True
+    trial = part(protocol, rows)
+
+    assert (len(trial.warmup), len(trial.calibration)) == (n_eligible * 2 // 5, n_eligible // 10)
+
+
+def test_the_warm_up_can_be_given_in_rows(make_rows):
+    assert len(part("clean-warmup", make_rows(10_000, 0.4), warmup=300).warmup) == 300
 
 
 def test_a_training_file_takes_the_place_of_the_warm_up(make_rows):
-    rows, training = make_rows(1_000, 0.5), make_rows(20_000, 0.2, seed=1)
+    rows, training = make_rows(1_000, 0.5), make_rows(30_000, 0.2, seed=1)
     clean, unlabelled = part("clean-warmup", rows, training), part("unlabelled", rows, training)
 
-    assert len(clean.warmup) == (~training.is_anomaly).sum() < 16_384
+    assert positions(clean.warmup) == np.flatnonzero(~training.is_anomaly)[:16_384].tolist()
     assert not clean.warmup.is_anomaly.any()
-    assert len(unlabelled.warmup) == 16_384
-    assert unlabelled.n_warmup_judged == 0
+    assert positions(unlabelled.warmup) == list(range(16_384))
+    assert positions(unlabelled.calibration) == list(range(16_384, 16_384 + 4_096))
+    assert not unlabelled.in_warmup.any()
     assert unlabelled.judged is rows
+
+
+def test_a_small_training_file_gives_a_fifth_to_p_values(make_rows):
+    trial = part("unlabelled", make_rows(1_000, 0.5), make_rows(500, 0.1))
+
+    assert (len(trial.warmup), len(trial.calibration)) == (400, 100)
+
+
+def test_rows_sorted_by_label_are_refused_with_the_remedy(make_rows):
+    rows = make_rows(1_000, 0.0)
+    rows.is_anomaly[:500] = True
+
+    with pytest.raises(ConfigurationError, match="add --shuffle"):
+        part("unlabelled", rows)
+
+
+def test_too_few_rows_are_refused(make_rows):
+    with pytest.raises(ConfigurationError, match="64 are needed"):
+        part("unlabelled", make_rows(120, 0.5))
 
 
 def test_flipped_takes_the_attacks_as_the_ordinary(make_rows):
