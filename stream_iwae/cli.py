@@ -150,7 +150,7 @@ def evaluate(
     dataset: Annotated[
         str,
         typer.Option(
-            help="nsl-kdd, nsl-kdd-test, kdd99, darpa98, smd-1-6, smd-2-1; or any CSV or parquet file; "
+            help="nsl-kdd, nsl-kdd-test, kdd99, darpa98, smd-1-6, smd-2-1, simulated; or any CSV or parquet file; "
             "several with commas; or all of the names."
         ),
     ] = "nsl-kdd",

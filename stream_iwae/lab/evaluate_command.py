@@ -19,7 +19,7 @@ from stream_iwae.lab.evaluate import MODELS, OURS, Result, evaluate, models_for
 from stream_iwae.lab.evaluation_report import Section, write_report
 from stream_iwae.lab.evaluation_table import DECISIONS, RANKING, Column, lines, used
 from stream_iwae.lab.labelled_file import FileOptions
-from stream_iwae.lab.protocols import DATASETS, PROTOCOLS, Source, Trial, part, read_source
+from stream_iwae.lab.protocols import DATASETS, DRAWN, PROTOCOLS, Source, Trial, part, read_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,11 @@ def _section(
 ) -> Section:
     results: list[Result] = []
     first: Trial | None = None
+    notes = source.rows.notes
     for seed in range(wanted.n_seeds):
+        if seed and name in DRAWN:
+            progress.say(f"drawing {name}, seed {seed}")
+            source = read_source(name, Path(), wanted.file, seed)
         trial = part(source, protocol, seed, wanted.warmup)
         first = first or trial
         for model in models or models_for(trial):
@@ -97,10 +101,10 @@ def _section(
             results.append(result if seed == 0 else _without_rows(result))
     if first is None:
         raise ValueError("need at least one seed")
-    return Section(name, protocol, _notes(first, source, results), first.judged, first.in_warmup, results)
+    return Section(name, protocol, _notes(first, notes, results), first.judged, first.in_warmup, results)
 
 
-def _notes(trial: Trial, source: Source, results: Sequence[Result]) -> tuple[str, ...]:
+def _notes(trial: Trial, notes: tuple[str, ...], results: Sequence[Result]) -> tuple[str, ...]:
     """What people should know to read the figures."""
     n_odd = int(trial.warmup.is_anomaly.sum())
     kind = "known to be normal" if trial.is_trusted else f"not labelled; {n_odd / len(trial.warmup):.1%} are anomalies"
@@ -108,7 +112,7 @@ def _notes(trial: Trial, source: Source, results: Sequence[Result]) -> tuple[str
     learning = sorted({result.model for result in results if result.is_learning}, key=MODELS.index)
     going_on = f"learn on after the warm-up: {', '.join(learning)}" if learning else "all models are frozen after it"
     days = "" if trial.judged.has_time else "rows have no time: taken as a second apart, which is what a day means here"
-    return tuple(note for note in (*source.rows.notes, learnt, going_on, days) if note)
+    return tuple(note for note in (*notes, learnt, going_on, days) if note)
 
 
 def _without_rows(result: Result) -> Result:

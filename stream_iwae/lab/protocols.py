@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.lab.darpa98_rows import load_darpa98
 from stream_iwae.lab.labelled_file import FileOptions, load_file
-from stream_iwae.lab.labelled_rows import LabelledRows, load
+from stream_iwae.lab.labelled_rows import LabelledRows, Timeline, load
+from stream_iwae.lab.simulated_rows import load_simulated
 from stream_iwae.lab.table_file import TABLE_SUFFIXES, is_table_file
+from stream_iwae.windows.config import WindowsConfig
 
 _WARMUP_TRUSTED: Final = 2_048
 _WARMUP_UNLABELLED: Final = 4_096
@@ -28,7 +30,9 @@ _TRAINING_FILE: Final = {
     "nsl-kdd-test": "nsl-kdd", "smd-1-6": "smd-1-6-train", "smd-2-1": "smd-2-1-train",
 }  # fmt: skip
 _FILE: Final = {"smd-1-6": "smd-1-6-test", "smd-2-1": "smd-2-1-test"}
-DATASETS: Final = ("nsl-kdd", "nsl-kdd-test", "kdd99", "darpa98", "smd-1-6", "smd-2-1")
+DATASETS: Final = ("nsl-kdd", "nsl-kdd-test", "kdd99", "darpa98", "smd-1-6", "smd-2-1", "simulated")
+DRAWN: Final = frozenset({"simulated"})  # another seed is another stream
+_FIRST_NETWORK: Final = 100  # the simulation's seed of the evaluation's seed 0
 
 Positions = NDArray[np.int64]
 
@@ -53,8 +57,8 @@ class Trial:
     is_trusted: bool  # the warm-up is known to hold no attack
 
 
-def read_source(dataset: str, data_dir: Path, options: FileOptions | None = None) -> Source:
-    """Read a data set by its name, or a file by its path.
+def read_source(dataset: str, data_dir: Path, options: FileOptions | None = None, seed: int = 0) -> Source:
+    """Read a data set by its name, or a file by its path; `seed` is another simulated network.
 
     Raises:
         ConfigurationError: There is no such data set, or the file cannot be understood.
@@ -65,6 +69,8 @@ def read_source(dataset: str, data_dir: Path, options: FileOptions | None = None
     if dataset not in DATASETS:
         remedy = f"it is none of {', '.join(DATASETS)}, nor a file ({', '.join(TABLE_SUFFIXES)})"
         raise ConfigurationError("--dataset", dataset, remedy)
+    if dataset == "simulated":
+        return _simulated(seed)
     if dataset == "darpa98":
         return Source(load_darpa98(data_dir))
     rows = load(_FILE.get(dataset, dataset), data_dir)
@@ -108,7 +114,25 @@ def prepare(dataset: str, protocol: str, data_dir: Path, seed: int) -> Trial:
     """
     if protocol not in PROTOCOLS:
         raise ConfigurationError("--protocol", protocol, f"it is none of {', '.join(PROTOCOLS)}")
-    return part(read_source(dataset, data_dir), protocol, seed)
+    return part(read_source(dataset, data_dir, seed=seed), protocol, seed)
+
+
+def _simulated(seed: int) -> Source:
+    """A day of ordinary traffic to learn from, and eight hours with scenarios."""
+    drawn = load_simulated(_FIRST_NETWORK + seed)
+    at = np.arange(len(drawn))
+    timeline = Timeline(
+        entities=drawn.entities,
+        start_ms=drawn.window_end_ms - WindowsConfig().size,
+        end_ms=drawn.window_end_ms,
+        n_events=np.ones(len(at), dtype=np.int64),
+        first_offset=at,
+        silence_p_values=drawn.silence_p_values,
+    )
+    note = f"simulated network {_FIRST_NETWORK + seed}: {sum(not one.benign for one in drawn.scenarios)} attacks"
+    rows = replace(drawn.rows, timeline=timeline, told=drawn.scenario, notes=(note,))
+    history, live = rows.take(at[: drawn.n_history]), rows.take(at[drawn.n_history :])
+    return Source(live, history, training_rows=len(history))
 
 
 Part = Callable[[Source, np.random.Generator, int | None], Trial]
