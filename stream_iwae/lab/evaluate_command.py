@@ -5,9 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -20,6 +22,8 @@ from stream_iwae.lab.evaluation_report import Section, write_report
 from stream_iwae.lab.evaluation_table import DECISIONS, RANKING, Column, lines, used
 from stream_iwae.lab.labelled_file import FileOptions
 from stream_iwae.lab.protocols import DATASETS, DRAWN, PROTOCOLS, Source, Trial, part, read_source
+
+_PLAIN_WIDTH: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,10 @@ def _without_rows(result: Result) -> Result:
 
 def _print(section: Section) -> None:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)  # a file has room for whole tables
     console.print(f"\n[bold]{section.dataset}, {section.protocol}[/bold]")
-    for note in section.notes[-3:]:
+    for note in section.notes[len(section.rows.notes) :]:
         console.print(f"  {note}", style="dim", highlight=False)
     for columns, title in ((RANKING, "who ranks anomalies first"), (DECISIONS, "what an operator would see")):
         console.print(_table(columns, section.results, title))
@@ -132,10 +138,10 @@ def _print(section: Section) -> None:
 
 def _table(columns: Sequence[Column], results: Sequence[Result], title: str) -> Table:
     shown = used(columns, results)
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
     for column in shown:
-        table.add_column(column.title, justify="right")
+        table.add_column(column.title, justify="right", overflow="fold")
     for line in lines(shown, results):
         table.add_row(*line, style="bold" if line[0] == OURS[0] else None)
     return table

@@ -143,9 +143,11 @@ def what_each_adds(rows: LabelledRows, results: Sequence[Result]) -> Figure:
 
 
 def _threshold(result: Result) -> float | None:
-    """The lowest score that was alerted on; None where none was."""
-    alerted = result.scores[result.is_alert & np.isfinite(result.scores)]
-    return float(alerted.min()) if len(alerted) and not result.is_learning else None
+    """The lowest score above the median that was alerted on; None where none was, or the line moved."""
+    if result.is_learning or not np.isfinite(result.scores).any():
+        return None
+    alerted = result.scores[result.is_alert & (result.scores > np.nanmedian(result.scores))]
+    return float(alerted.min()) if len(alerted) else None
 
 
 def _line(result: Result) -> dict[str, Any]:

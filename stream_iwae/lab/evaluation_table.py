@@ -29,15 +29,23 @@ RANKING: Final = (
         lambda r: r.ranking.average_precision,
         is_ranked=True,
     ),
-    Column("AUROC after", "over the rows after the warm-up", lambda r: r.ranking.auroc_after_warmup, is_ranked=True),
+    Column(
+        "AUROC after",
+        "the same over the rows after the warm-up",
+        lambda r: r.ranking.auroc_after_warmup,
+        is_ranked=True,
+    ),
     Column(
         "AP after",
-        "over the rows after the warm-up",
+        "the same over the rows after the warm-up",
         lambda r: r.ranking.average_precision_after_warmup,
         is_ranked=True,
     ),
     Column(
-        "VUS-PR", "precision and recall that forgive a detection a little early or late", lambda r: r.ranking.vus_pr
+        "VUS-PR",
+        "area under precision and recall that forgive a detection a little early or late",
+        lambda r: r.ranking.vus_pr,
+        is_ranked=True,
     ),
     Column("train s", "CPU seconds of all training", lambda r: r.training_seconds, digits=1),
     Column("us/row", "CPU microseconds to score a row", lambda r: r.us_per_row, digits=1),
@@ -45,7 +53,10 @@ RANKING: Final = (
 DECISIONS: Final = (
     Column("alerts/day", "rows alerted on at the budget, a day", lambda r: r.decisions.alerts_per_day, digits=1),
     Column(
-        "false/day", "of them on normal rows: to compare with the budget", lambda r: r.decisions.false_alerts_per_day, 1
+        "false/day",
+        "of them that tell of no anomaly: to compare with the budget",
+        lambda r: r.decisions.false_alerts_per_day,
+        1,
     ),
     Column("caught", "share of the stretches of anomalies with an alert", lambda r: r.decisions.segments_caught, 3),
     Column("delay s", "median time to it", lambda r: r.decisions.detection_delay_seconds, digits=0),

@@ -1,13 +1,18 @@
 """Which rows are learnt from and judged, for each protocol."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from stream_iwae.batches import FeatureSchema, Kind
 from stream_iwae.errors import ConfigurationError
+from stream_iwae.lab import protocols
 from stream_iwae.lab.labelled_rows import LabelledRows, load
-from stream_iwae.lab.protocols import Source, prepare
+from stream_iwae.lab.protocols import Source, prepare, read_source
 from stream_iwae.lab.protocols import part as part_source
+from stream_iwae.lab.simulate import HOUR_MS
+from stream_iwae.lab.simulated_rows import load_simulated
 
 
 @pytest.fixture
@@ -134,3 +139,18 @@ def test_the_service_s_own_code_makes_the_rows_of_nsl_kdd(data_dir):
     assert sum(kind is Kind.CATEGORY for kind in rows.schema.kinds) == 9
     assert "http" in rows.texts.values()
     assert np.isfinite(rows.values).all()
+
+
+def test_a_simulated_network_is_learnt_from_its_history_and_judged_by_its_scenarios(tmp_path, monkeypatch):
+    small = partial(load_simulated, n_hosts=30, history_ms=HOUR_MS, live_ms=5 * HOUR_MS)
+    monkeypatch.setattr(protocols, "load_simulated", small)
+    source = read_source("simulated", tmp_path, seed=1)
+    trial = part_source(source, "unlabelled", 0)
+
+    assert source.training.end_ms.max() <= source.rows.end_ms.min()
+    assert len(trial.warmup) + len(trial.calibration) == len(source.training)
+    assert not trial.in_warmup.any()
+    assert source.rows.has_time
+    assert set(np.unique(source.rows.told)) > {-1}
+    assert (source.rows.told[source.rows.is_anomaly] >= 0).all()
+    assert "network 101" in source.rows.notes[0]
