@@ -30,8 +30,8 @@ _TRAINING_FILE: Final = {
     "nsl-kdd-test": "nsl-kdd", "smd-1-6": "smd-1-6-train", "smd-2-1": "smd-2-1-train",
 }  # fmt: skip
 _FILE: Final = {"smd-1-6": "smd-1-6-test", "smd-2-1": "smd-2-1-test"}
-DATASETS: Final = ("nsl-kdd", "nsl-kdd-test", "kdd99", "darpa98", "smd-1-6", "smd-2-1", "simulated")
-DRAWN: Final = frozenset({"simulated"})  # another seed is another stream
+DATASETS: Final = ("nsl-kdd", "nsl-kdd-test", "kdd99", "darpa98", "smd-1-6", "smd-2-1", "simulated", "simulated-plain")
+DRAWN: Final = frozenset({"simulated", "simulated-plain"})  # another seed is another stream
 _FIRST_NETWORK: Final = 100  # the simulation's seed of the evaluation's seed 0
 
 Positions = NDArray[np.int64]
@@ -69,8 +69,8 @@ def read_source(dataset: str, data_dir: Path, options: FileOptions | None = None
     if dataset not in DATASETS:
         remedy = f"it is none of {', '.join(DATASETS)}, nor a file ({', '.join(TABLE_SUFFIXES)})"
         raise ConfigurationError("--dataset", dataset, remedy)
-    if dataset == "simulated":
-        return _simulated(seed)
+    if dataset in DRAWN:
+        return _simulated(seed, profiles=dataset == "simulated")
     if dataset == "darpa98":
         return Source(load_darpa98(data_dir))
     rows = load(_FILE.get(dataset, dataset), data_dir)
@@ -117,9 +117,9 @@ def prepare(dataset: str, protocol: str, data_dir: Path, seed: int) -> Trial:
     return part(read_source(dataset, data_dir, seed=seed), protocol, seed)
 
 
-def _simulated(seed: int) -> Source:
-    """A day of ordinary traffic to learn from, and eight hours with scenarios."""
-    drawn = load_simulated(_FIRST_NETWORK + seed)
+def _simulated(seed: int, *, profiles: bool) -> Source:
+    """A day of ordinary traffic to learn from, and eight hours with scenarios; with hosts' own pasts, or without."""
+    drawn = load_simulated(_FIRST_NETWORK + seed, profiles=profiles)
     at = np.arange(len(drawn))
     timeline = Timeline(
         entities=drawn.entities,
