@@ -150,8 +150,8 @@ def evaluate(
     dataset: Annotated[
         str,
         typer.Option(
-            help="nsl-kdd, nsl-kdd-test, kdd99, darpa98, smd-1-6, smd-2-1, simulated (and simulated-plain, without hosts' "
-            "own pasts); or any CSV or parquet file; several with commas; or all of the names."
+            help="nsl-kdd, nsl-kdd-test, kdd99, darpa98, smd-1-6, smd-2-1, simulated (and simulated-plain, without "
+            "hosts' own pasts); or any CSV or parquet file; several with commas; or all of the names."
         ),
     ] = "nsl-kdd",
     protocol: Annotated[
