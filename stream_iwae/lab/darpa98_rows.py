@@ -10,8 +10,9 @@ import polars as pl
 from stream_iwae.events.config import EventsConfig
 from stream_iwae.features.config import FeaturesConfig
 from stream_iwae.lab import datasets
-from stream_iwae.lab.labelled_rows import LabelledRows, RowMaker, RowMapping, Timeline, Values, labelled_records
+from stream_iwae.lab.labelled_rows import LabelledRows, RowMaker, RowMapping, Values, labelled_records
 from stream_iwae.lab.midas import midas, midas_r
+from stream_iwae.lab.timeline import Timeline
 from stream_iwae.windows.config import WindowsConfig
 
 SECTIONS: Final[dict[str, Any]] = {

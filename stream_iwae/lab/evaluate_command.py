@@ -57,7 +57,7 @@ def run_evaluation(wanted: Wanted, data: Path | None, json_file: Path | None, ht
     sections = []
     with _progress() as progress:
         for name in names:
-            progress.say(f"reading {name}")
+            progress.say(f"reading {name}" + (" (about a minute)" if name == "darpa98" else ""))
             source = read_source(name, data_directory(data), wanted.file)
             for note in source.rows.notes:
                 progress.print(f"{name}: {note}")

@@ -19,8 +19,9 @@ from stream_iwae.detection.judge import Judge
 from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.incidents.tracker import IncidentTracker
 from stream_iwae.iwae.settings import ModelSettings
-from stream_iwae.lab.labelled_rows import LabelledRows, Timeline, Values
+from stream_iwae.lab.labelled_rows import LabelledRows, Values
 from stream_iwae.lab.protocols import Trial
+from stream_iwae.lab.timeline import Timeline
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.rows import Rows

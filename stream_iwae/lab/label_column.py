@@ -33,6 +33,8 @@ def read_labels(column: pl.Series, normal: str | None = None) -> Labels:
     Raises:
         ConfigurationError: It cannot be told what is normal, or all rows are alike.
     """
+    if column.dtype.is_numeric() and bool((column.drop_nulls() % 1 == 0).all()):
+        column = column.cast(pl.Int64)  # 1 rather than 1.0
     texts = column.cast(pl.String).fill_null("").str.strip_chars().str.to_lowercase().str.strip_chars_end(".")
     counts = dict(texts.value_counts(sort=True).iter_rows())
     ordinary = _named(normal, counts) if normal is not None else _guessed(column.name, counts)

@@ -18,9 +18,10 @@ from stream_iwae.events.config import EventsConfig
 from stream_iwae.features.config import FeaturesConfig, check_fields
 from stream_iwae.lab.automatic_mapping import automatic_mapping, choose_columns
 from stream_iwae.lab.label_column import read_labels
-from stream_iwae.lab.labelled_rows import SECOND_MS, LabelledRows, Mask, RowMaker, RowMapping
+from stream_iwae.lab.labelled_rows import LabelledRows, Mask, RowMaker, RowMapping
 from stream_iwae.lab.table_file import find_column, read_table
 from stream_iwae.lab.time_column import TIME_NAMES, read_times
+from stream_iwae.lab.timeline import SECOND_MS
 from stream_iwae.windows.config import WindowsConfig
 
 _BATCH: Final = 10_000

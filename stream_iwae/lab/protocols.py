@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.lab.darpa98_rows import load_darpa98
 from stream_iwae.lab.labelled_file import FileOptions, load_file
-from stream_iwae.lab.labelled_rows import LabelledRows, Timeline, load
+from stream_iwae.lab.labelled_rows import LabelledRows, load
 from stream_iwae.lab.simulated_rows import load_simulated
 from stream_iwae.lab.table_file import TABLE_SUFFIXES, is_table_file
+from stream_iwae.lab.timeline import Timeline
 from stream_iwae.windows.config import WindowsConfig
 
 _WARMUP_TRUSTED: Final = 2_048

@@ -83,9 +83,23 @@ def isolation_forest(warmup: Values, seed: int) -> Callable[[Values], Values]:
 
 
 def pca(warmup: Values, seed: int) -> Callable[[Values], Values]:
-    """Squared distance from the subspace that holds 95 % of the variance."""
+    """Squared distance from the subspace that holds 95 % of the variance; one dimension at least is left out of it.
+
+    Where it would hold all of it nothing could be far from it: a single number, or rows that are all alike.
+    """
+    most = warmup.shape[1] - 1
+    if most == 0 or np.ptp(warmup, axis=0).max() <= 0:
+        middle = warmup.mean(axis=0)
+        return lambda rows: ((rows - middle) ** 2).sum(axis=1)
     fitted = PCA(n_components=_VARIANCE_KEPT, svd_solver="full", random_state=seed).fit(warmup)
-    return lambda rows: ((rows - fitted.inverse_transform(fitted.transform(rows))) ** 2).sum(axis=1)
+    kept = fitted.components_[:most]  # (P, E)
+
+    def score(rows: Values) -> Values:
+        centred = rows - fitted.mean_
+        distances: Values = ((centred - centred @ kept.T @ kept) ** 2).sum(axis=1)
+        return distances
+
+    return score
 
 
 def nearest_neighbour(warmup: Values, _: int) -> Callable[[Values], Values]:

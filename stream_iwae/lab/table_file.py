@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 
 from stream_iwae.errors import ConfigurationError
+from stream_iwae.windows.aggregates import RESERVED
 
 _MISSING: Final = ("", "na", "n/a", "nan", "null", "none", "?", "nil", "<na>")  # of numbers, in lower case
 _INFINITE: Final = ("inf", "+inf", "-inf", "infinity", "+infinity", "-infinity")
@@ -81,11 +82,11 @@ def find_column(frame: pl.DataFrame, wanted: str, option: str) -> str:
 def safe_names(names: Iterable[str]) -> list[str]:
     """Names as features may have them: small letters, digits and underscores, at most 64, none twice.
 
-    >>> safe_names(["Flow Bytes/s", "flow bytes s", "2nd"])
-    ['flow_bytes_s', 'flow_bytes_s_2', 'f_2nd']
+    >>> safe_names(["Flow Bytes/s", "flow bytes s", "2nd", "source"])
+    ['flow_bytes_s', 'flow_bytes_s_2', 'f_2nd', 'f_source']
     """
     plain = (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "column" for name in names)
-    return _unique((name if name[0].isalpha() else f"f_{name}")[:60] for name in plain)
+    return _unique((name if name[0].isalpha() and name not in RESERVED else f"f_{name}")[:60] for name in plain)
 
 
 def _unique(names: Iterable[str]) -> list[str]:

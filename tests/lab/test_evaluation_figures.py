@@ -7,7 +7,8 @@ import pytest
 
 from stream_iwae.batches import FeatureSchema, Kind
 from stream_iwae.lab.evaluation_figures import decisions, ranking
-from stream_iwae.lab.labelled_rows import LabelledRows, Timeline
+from stream_iwae.lab.labelled_rows import LabelledRows
+from stream_iwae.lab.timeline import Timeline
 
 MINUTE_MS = 60_000
 

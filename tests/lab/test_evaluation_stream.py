@@ -10,8 +10,9 @@ from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.lab.evaluate import evaluate, learns_on
 from stream_iwae.lab.evaluation_stream import frozen, learning, windows_per_day
-from stream_iwae.lab.labelled_rows import LabelledRows, Timeline
+from stream_iwae.lab.labelled_rows import LabelledRows
 from stream_iwae.lab.protocols import Source, part
+from stream_iwae.lab.timeline import Timeline
 
 SETTINGS = ModelSettings(steps=150, device="cpu")
 

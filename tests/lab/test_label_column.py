@@ -52,3 +52,8 @@ def test_people_are_told_how_it_was_understood():
     told = read_labels(pl.Series("class", ["benign", "dos", "dos", "scan"])).explanation
 
     assert told == "label 'class': 3 of 4 rows (75.00%) are anomalies: dos (2), scan (1); normal is 'benign'"
+
+
+def test_whole_numbers_are_told_without_a_fraction():
+    assert "1 (2); normal is '0'" in read_labels(pl.Series("y", [0.0, 1.0, 1.0])).explanation
+    assert read_labels(pl.Series("y", [0.0, 1.0, 2.0]), "0,2").is_anomaly.tolist() == [False, True, False]

@@ -82,8 +82,8 @@ def test_a_column_is_found_but_for_case_and_spaces_and_else_the_nearest_is_named
 
 
 def test_names_become_names_of_features():
-    assert safe_names(["Flow Bytes/s", " flow_bytes_s", "2nd", "Größe", "%%", "x" * 99]) == [
-        *("flow_bytes_s", "flow_bytes_s_2", "f_2nd", "gr_e", "column", "x" * 60),
+    assert safe_names(["Flow Bytes/s", " flow_bytes_s", "2nd", "Größe", "%%", "x" * 99, "entity"]) == [
+        *("flow_bytes_s", "flow_bytes_s_2", "f_2nd", "gr_e", "column", "x" * 60, "f_entity"),
     ]
 
 
