@@ -38,7 +38,7 @@ class Encoder:
         self._mean = known.sum(axis=0) / counts
         spread = np.sqrt((np.where(is_known, numbers - self._mean, 0.0) ** 2).sum(axis=0) / counts)
         low, high = np.where(is_known, numbers, np.inf).min(axis=0), np.where(is_known, numbers, -np.inf).max(axis=0)
-        self._scale = np.maximum(spread, self._floors(high - low))
+        self._scale = np.maximum(spread, self._floors(low, high))
         self._known = [_frequent(column[np.isfinite(column)]) for column in self._categories(warmup.values)]
 
     def encode(self, values: Values) -> Values:
@@ -62,10 +62,16 @@ class Encoder:
             columns.append(np.sign(bounded) * np.log1p(np.abs(bounded)) if kind in _LOGGED else bounded)
         return np.column_stack(columns)
 
-    def _floors(self, spread: Values) -> Values:
+    def _floors(self, low: Values, high: Values) -> Values:
+        """Least scale of each number, (C,): columns that all lie in [0, 1] share a unit, and so a floor."""
         is_logged = np.array([kind in _LOGGED for kind in self._kinds if kind is not Kind.CATEGORY], dtype=np.bool_)
-        with np.errstate(invalid="ignore"):
-            return np.where(is_logged | ~(spread > 0) | ~np.isfinite(spread), _FLOOR, _FLOOR * spread)
+        is_known = ~is_logged & (high >= low)
+        if not is_known.any():
+            return np.full(len(low), _FLOOR)
+        spread = np.where(is_known, high - np.where(is_known, low, 0.0), 0.0)
+        if low[is_known].min() >= 0 and high[is_known].max() <= 1:
+            spread = np.full(len(low), spread.max())
+        return np.where(is_logged | (spread <= 0), _FLOOR, _FLOOR * spread)
 
 
 def _frequent(codes: Values) -> Values:
