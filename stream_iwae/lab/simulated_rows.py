@@ -49,7 +49,7 @@ class SimulatedRows:
 def load_simulated(
     seed: int,
     *,
-    profiles: bool = True,  # noqa: ARG001  # nothing has a profile yet
+    profiles: bool = True,
     n_hosts: int = 120,
     history_ms: int = 24 * HOUR_MS,
     live_ms: int = 8 * HOUR_MS,
@@ -66,6 +66,9 @@ def load_simulated(
     simulation = Simulation(seed, n_hosts, history_ms=history_ms, live_ms=live_ms)
     events = EventsConfig.model_validate({"preset": "simulated"})
     features = FeaturesConfig(preset=PRESET)
+    if not profiles:
+        plain = tuple(feature.model_copy(update={"profile": False}) for feature in features.features)
+        features = FeaturesConfig(list=plain)
     extractor = FeatureExtractor(features, events.field_types())
     decoder = Decoder(events, needed_fields(features))
     windows = WindowOperator(WindowsConfig(), aggregates(features), 0)
