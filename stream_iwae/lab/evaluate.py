@@ -19,6 +19,7 @@ from stream_iwae.lab.rivals import RIVALS, Encoder
 from stream_iwae.pipeline import ServingModel
 
 OURS: Final = ("iwae", "vae", "autoencoder")
+LEADING: Final = "iwae"  # the one that the service runs by default
 OF_EDGES: Final = ("midas", "midas-r")  # what they say is known once the stream is read
 MODELS: Final = (*OURS, *RIVALS, *OF_EDGES)
 STRONGEST: Final = 10

@@ -17,7 +17,7 @@ from rich.table import Table
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.lab.datasets import data_directory
-from stream_iwae.lab.evaluate import MODELS, OURS, Result, evaluate, models_for
+from stream_iwae.lab.evaluate import LEADING, MODELS, Result, evaluate, models_for
 from stream_iwae.lab.evaluation_report import Section, write_report
 from stream_iwae.lab.evaluation_table import DECISIONS, RANKING, Column, lines, used
 from stream_iwae.lab.labelled_file import FileOptions
@@ -143,7 +143,7 @@ def _table(columns: Sequence[Column], results: Sequence[Result], title: str) -> 
     for column in shown:
         table.add_column(column.title, justify="right", overflow="fold")
     for line in lines(shown, results):
-        table.add_row(*line, style="bold" if line[0] == OURS[0] else None)
+        table.add_row(*line, style="bold" if line[0] == LEADING else None)
     return table
 
 

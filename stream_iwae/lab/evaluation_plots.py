@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from stream_iwae.lab.evaluate import MODELS, OURS, Result
+from stream_iwae.lab.evaluate import LEADING, MODELS, OURS, Result
 from stream_iwae.lab.labelled_rows import LabelledRows
 from stream_iwae.lab.volume_under_surface import ranges
 
@@ -151,9 +151,9 @@ def _threshold(result: Result) -> float | None:
 
 
 def _line(result: Result) -> dict[str, Any]:
-    if result.model == OURS[0]:
+    if result.model == LEADING:
         return {"color": _OURS, "linewidth": 2.4, "zorder": 3}
-    return {"color": _OTHERS[MODELS.index(result.model) - 1], "linewidth": 1.3}
+    return {"color": _OTHERS[(MODELS.index(result.model) - 1) % len(_OTHERS)], "linewidth": 1.3}
 
 
 def _thinned(at: NDArray[np.int64]) -> NDArray[np.int64]:
