@@ -106,7 +106,8 @@ def _find(name: str) -> _Dataset:
 def _open(name: str, file: str, data_dir: Path) -> BinaryIO:
     path = data_dir / file
     if not path.is_file():
-        raise DatasetError(f"data set {name}: {path} is missing; name the directory that holds it with --data or in STREAM_IWAE_DATA")
+        remedy = "name the directory that holds it with --data or in STREAM_IWAE_DATA"
+        raise DatasetError(f"data set {name}: {path} is missing; {remedy}")
     return cast("BinaryIO", lzma.open(path) if path.suffix == ".xz" else gzip.open(path))
 
 
