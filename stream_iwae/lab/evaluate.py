@@ -186,7 +186,8 @@ def _strongest(trial: Trial, scores: Values, p_values: Values, serving: ServingM
     at = np.argsort(-known, kind="stable")[:STRONGEST]
     at = at[np.isfinite(known[at])]
     features = trial.judged.take(at).features
-    findings = findings_of_rows(features, np.arange(len(at)), serving.scorer.explain(features.values), top)
+    is_low = np.zeros(len(at), dtype=np.bool_)
+    findings = findings_of_rows(features, np.arange(len(at)), serving.scorer.explain(features.values), is_low, top)
     return tuple(
         Strong(int(row), bool(trial.judged.is_anomaly[row]), float(scores[row]), float(p_values[row]), findings[i])
         for i, row in enumerate(at.tolist())
