@@ -311,6 +311,7 @@ class Pipeline:
             "presence": self._windows.presence.take_changes(),
             "counters": self._counters.state.take_changes(),
             "incidents": self._incidents.state.take_changes(),
+            "profiles": self._extractor.profiles.state.take_changes(),
         }
 
     def snapshot(self) -> dict[str, dict[str, object]]:
@@ -319,6 +320,7 @@ class Pipeline:
             "presence": dict(self._windows.presence.snapshot()),
             "counters": dict(self._counters.state.snapshot()),
             "incidents": dict(self._incidents.state.snapshot()),
+            "profiles": dict(self._extractor.profiles.state.snapshot()),
         }
 
     def begin(self, offset: int, history_until: int | None) -> None:
@@ -338,6 +340,7 @@ class Pipeline:
         self._windows.presence.restore(state.get("presence", {}))  # type: ignore[arg-type]  # as decoded
         self._counters.restore(state.get("counters", {}))  # type: ignore[arg-type]
         self._incidents.state.restore(state.get("incidents", {}))  # type: ignore[arg-type]
+        self._extractor.profiles.restore(state.get("profiles", {}))  # type: ignore[arg-type]
 
     # --- what people see ---------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from stream_iwae.batches import FeatureSchema, Kind
 from stream_iwae.errors import ConfigurationError
+from stream_iwae.features.profiles import LOGARITHMIC
 from stream_iwae.windows.aggregates import NEEDS_NUMBERS, AggregateConfig
 
 _KIND_OF_AGGREGATE: Final = {
@@ -18,6 +19,9 @@ _KIND_OF_AGGREGATE: Final = {
     "top_share": Kind.RATIO,
     "entropy": Kind.GAUGE,
 }
+_WITHOUT_PROFILE: Final = frozenset({Kind.CATEGORY, Kind.CYCLIC})
+_PROFILE_SUFFIX: Final = "_vs_own"
+_TIMES, _SPREADS = "times its usual limit", "spreads beyond its usual limit"  # units, as alerts show them
 
 
 class FeatureConfig(BaseModel):
@@ -35,7 +39,8 @@ class FeatureConfig(BaseModel):
     time: Literal["hour_of_day", "day_of_week"] | None = Field(None, description="Phase of the window's start, UTC")
     kind: Kind | None = Field(None, description="Picks transform and likelihood; by default from the aggregate")
     unit: str = ""
-    output: bool = Field(True, description="False: only an operand of ratios")
+    output: bool = Field(True, description="False: only an operand of ratios, or of its profile")
+    profile: bool = Field(False, description="Adds `<name>_vs_own`: how far it lies beyond the entity's usual range")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -44,6 +49,8 @@ class FeatureConfig(BaseModel):
         if self.aggregate is None and (self.field, self.q, self.where) != (None, None, None):
             raise ValueError(f"feature {self.name!r}: field, q and where belong to an aggregate")
         self.as_aggregate()
+        if self.profile and (self.time is not None or self.kind in _WITHOUT_PROFILE):
+            raise ValueError(f"feature {self.name!r}: only a number has a usual range, so profile does not go here")
         return self
 
     def as_aggregate(self) -> AggregateConfig | None:
@@ -54,6 +61,10 @@ class FeatureConfig(BaseModel):
             return None
         given = {"name": self.name, "aggregate": self.aggregate, "field": self.field, "q": self.q, "where": self.where}
         return AggregateConfig.model_validate({key: value for key, value in given.items() if value is not None})
+
+    def derived_names(self) -> tuple[str, ...]:
+        """The names of further features that come of this one."""
+        return (self.name + _PROFILE_SUFFIX,) if self.profile else ()
 
     def resolved_kind(self, *, is_text: bool = False) -> Kind:
         """The kind given, or the one that the source suggests."""
@@ -73,6 +84,8 @@ class FeaturesConfig(BaseModel):
 
     preset: str | None = Field(None, description="flows-per-source")
     list: tuple[FeatureConfig, ...] = ()
+    profile_windows: int = Field(1_440, ge=2, le=50_000, description="Windows over which an entity's past fades")
+    profile_entities: int = Field(100_000, ge=1, description="Entities with a past of their own; others borrow it")
 
     @model_validator(mode="before")
     @classmethod
@@ -82,9 +95,9 @@ class FeaturesConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         features = self.features
-        if not any(feature.output for feature in features):
+        if not any(feature.output or feature.profile for feature in features):
             raise ValueError("need at least one feature, or a preset")
-        names = [feature.name for feature in features]
+        names = [name for feature in features for name in (feature.name, *feature.derived_names())]
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ValueError(f"features repeat: {', '.join(sorted(repeated))}")
@@ -130,12 +143,25 @@ def needed_fields(config: FeaturesConfig) -> frozenset[str]:
 
 def schema(config: FeaturesConfig, field_types: Mapping[str, str]) -> FeatureSchema:
     """Names, kinds and units of the features that reach the model."""
-    features = [feature for feature in config.features if feature.output]
+    given = [feature for feature in config.features if feature.output]
+    kinds = [feature.resolved_kind(is_text=_is_text(feature, field_types)) for feature in given]
+    profiled = profiled_features(config)
+    is_log = [kind in LOGARITHMIC for kind in profile_kinds(config)]
     return FeatureSchema(
-        tuple(feature.name for feature in features),
-        tuple(feature.resolved_kind(is_text=_is_text(feature, field_types)) for feature in features),
-        tuple(feature.unit for feature in features),
+        (*(feature.name for feature in given), *(name for feature in profiled for name in feature.derived_names())),
+        (*kinds, *(Kind.MAGNITUDE if logged else Kind.GAUGE for logged in is_log)),
+        (*(feature.unit for feature in given), *(_TIMES if logged else _SPREADS for logged in is_log)),
     )
+
+
+def profiled_features(config: FeaturesConfig) -> tuple[FeatureConfig, ...]:
+    """The features that are compared with the entity's own past, in order."""
+    return tuple(feature for feature in config.features if feature.profile)
+
+
+def profile_kinds(config: FeaturesConfig) -> tuple[Kind, ...]:
+    """What those features are."""
+    return tuple(feature.resolved_kind() for feature in profiled_features(config))
 
 
 def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None:
@@ -158,6 +184,9 @@ def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None
                 key, shown, f"{where.field!r} is a {field_types[where.field]}; compare it with one"
             )
     for feature in config.features:
+        if feature.profile and _is_text(feature, field_types) and (feature.per_event or feature.aggregate == "last"):
+            remedy = "only a number has a usual range; this field is text"
+            raise ConfigurationError(f"features.{feature.name}.profile", True, remedy)
         kind, is_text = feature.resolved_kind(is_text=_is_text(feature, field_types)), _is_text(feature, field_types)
         is_value = feature.per_event is not None or feature.aggregate == "last"
         if (kind is Kind.CATEGORY and not is_value) or (kind is not Kind.CATEGORY and is_value and is_text):

@@ -2,15 +2,25 @@
 
 import random
 
+import numpy as np
 import pytest
 from world import World, the_stages
 
+from stream_iwae.features import profiles
+from stream_iwae.pipeline import Pipeline
 from stream_iwae.windows.operator import WindowOperator
 from stream_iwae.windows.progress import Progress
 
 SCHEDULES = 1_000
 BATCH = 50  # schedules a test, so that a failure names few
 KINDS = ({}, {"kind": "hopping", "advance": "4s"}, {"kind": "record"})
+
+
+@pytest.fixture(autouse=True)
+def soon_mature(monkeypatch):
+    """The logs are short: an entity shapes what is usual after its first windows."""
+    monkeypatch.setattr(profiles, "MATURE", 2)
+    monkeypatch.setattr(profiles, "LOG_FLOOR", 0.1)
 
 
 def run_schedule(seed, random_logs):
@@ -70,3 +80,39 @@ def test_a_schedule_without_faults_equals_the_reference_however_it_is_cut(random
         assert not whole.differences(cut)
         n_opened += sum(alert["status"] == "open" for alert in whole.alerts.values())
     assert n_opened > 10, "hardly an incident to compare"
+
+
+def test_the_simulation_catches_profiles_that_were_not_restored(monkeypatch, random_logs):
+    monkeypatch.setattr(profiles.Profiles, "restore", lambda self, values: None)
+
+    assert any(
+        "training" in run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1])
+        for seed in range(1, 20)
+    )
+
+
+def test_the_simulation_catches_profiles_that_learn_in_a_replay(monkeypatch, random_logs):
+    honest = Pipeline._refill
+
+    def eager(self, records):
+        honest(self, records)
+        profiles = self._extractor.profiles
+        places = profiles.places(np.ones((1, 1)))
+        profiles.learn(["h1"], places, profiles.usual(["h1"], places))
+
+    monkeypatch.setattr(Pipeline, "_refill", eager)
+
+    assert any(
+        "training" in run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1])
+        for seed in range(1, 20)
+    )
+
+
+def test_the_logs_reach_beyond_what_is_usual(random_logs):
+    """Else all of this would compare zeros."""
+    n_beyond = 0
+    for seed in range(6):
+        effects = World(random_logs(seed), the_stages()).run()
+        rows = [np.frombuffer(key[1]) for key in effects.training if isinstance(key, tuple)]
+        n_beyond += sum(row[-1] != 1 and np.isfinite(row[-1]) for row in rows)
+    assert n_beyond > 5

@@ -74,7 +74,7 @@ def the_stages(**windows):
         features=FeaturesConfig.model_validate(
             [
                 {"name": "flows", "aggregate": "count"},
-                {"name": "bytes", "aggregate": "sum", "field": "bytes"},
+                {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": True},
                 {"name": "octets", "aggregate": "sum", "field": "octets"},
             ]
         ),
@@ -230,6 +230,6 @@ class World:
             out.dead_letters[entry.key] += 1
         for _, _, entry in self.broker.committed_records("training"):
             rows = decode_training(entry.value)
-            out.training.update(rows.row_ids.tolist())
+            out.training.update(zip(rows.row_ids.tolist(), map(bytes, rows.values), strict=True))
             out.training["end of history"] += rows.history_ended
         return out
