@@ -12,8 +12,9 @@ from typing import Final
 from stream_iwae.batches import Rejected
 from stream_iwae.pipeline import Outcome, Pipeline, Stages
 from stream_iwae.ports import CommittedOffset, OutputRecord, Telemetry
+from stream_iwae.state import N_SHARDS
 from stream_iwae.windows.progress import encode_metadata
-from stream_iwae.wire import N_SHARDS, encode_scores, encode_state_delta, encode_state_shard, encode_training
+from stream_iwae.wire import encode_scores, encode_state_delta, encode_state_shard, encode_training
 
 MAX_DEAD_LETTER_BYTES: Final = 65_536
 
@@ -118,7 +119,8 @@ class Publisher:
         removed = self._stale_keys.pop(partition, ())
         tombstones = [OutputRecord(topic, key, None, partition) for key in removed]
         delta = encode_state_delta(seq, pipeline.take_state_changes(offset))
-        shard = encode_state_shard(seq, seq % N_SHARDS, pipeline.snapshot())
+        number = seq % N_SHARDS
+        shard = encode_state_shard(seq, number, pipeline.snapshot_shard(number))
         return [*tombstones, *(OutputRecord(topic, key, value, partition) for key, value in (*delta, *shard))]
 
     def report(self, commit: Commit, telemetry: Telemetry, now_ms: int) -> None:

@@ -314,13 +314,13 @@ class Pipeline:
             "profiles": self._extractor.profiles.state.take_changes(),
         }
 
-    def snapshot(self) -> dict[str, dict[str, object]]:
-        """The whole state by kind, as `take_state_changes` would build it up."""
+    def snapshot_shard(self, number: int) -> dict[str, Mapping[str, object]]:
+        """One shard of the state by kind, as `take_state_changes` would build it up."""
         return {
-            "presence": dict(self._windows.presence.snapshot()),
-            "counters": dict(self._counters.state.snapshot()),
-            "incidents": dict(self._incidents.state.snapshot()),
-            "profiles": dict(self._extractor.profiles.state.snapshot()),
+            "presence": self._windows.presence.shard(number),
+            "counters": self._counters.state.shard(number),
+            "incidents": self._incidents.state.shard(number),
+            "profiles": self._extractor.profiles.state.shard(number),
         }
 
     def begin(self, offset: int, history_until: int | None) -> None:

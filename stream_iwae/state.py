@@ -4,10 +4,17 @@ Each kind of state (presence, incidents, counters) is a `KeyedState`: a mapping 
 value of plain msgpack types, which remembers what changed since it was last asked.
 """
 
+import zlib
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
+N_SHARDS: Final = 64  # a snapshot of all state takes this many commits
+
+
+def shard_of(key: str, n_shards: int = N_SHARDS) -> int:
+    """The shard that snapshots a key."""
+    return zlib.crc32(key.encode()) % n_shards
 
 
 class KeyedState(Generic[T]):
@@ -53,6 +60,10 @@ class KeyedState(Generic[T]):
     def snapshot(self) -> dict[str, T]:
         """All values, as a copy of the mapping."""
         return dict(self._values)
+
+    def shard(self, number: int) -> dict[str, T]:
+        """The values of one of N_SHARDS shards."""
+        return {key: value for key, value in self._values.items() if shard_of(key) == number}
 
     def restore(self, values: Mapping[str, T]) -> None:
         """Replace everything; nothing counts as changed."""

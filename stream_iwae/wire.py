@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from stream_iwae.batches import TrainingBatch, VerdictBatch, entity_object
 from stream_iwae.errors import StateError
+from stream_iwae.state import N_SHARDS, shard_of
 
 MAX_RECORD_BYTES: Final = 900_000  # below the broker's default message.max.bytes of 1 MiB
 MAX_SCORES_ROWS: Final = 1_000
 MAX_LABEL_CHARS: Final = 200  # of a category's text; keeps one row far below any record limit
-N_SHARDS: Final = 64  # a snapshot of all state takes this many commits
 RING: Final = 2 * N_SHARDS  # deltas kept: an overwritten one is older than the snapshot of every shard
 
 T = TypeVar("T")
@@ -242,11 +242,6 @@ class _ShardPart(msgspec.Struct, array_like=True, frozen=True):
     shard: int
     n_shards: int
     values: dict[str, dict[str, Any]]  # kind -> key -> value
-
-
-def shard_of(key: str, n_shards: int = N_SHARDS) -> int:
-    """The shard that snapshots a key."""
-    return zlib.crc32(key.encode()) % n_shards
 
 
 def encode_state_delta(

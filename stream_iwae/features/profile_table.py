@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_iwae.batches import SOURCE_PREFIX
-from stream_iwae.state import KeyedState
+from stream_iwae.state import KeyedState, shard_of
 
 Record = list[Any]  # of an entity: [last wave, P means, P variances, P counts], the last three as bytes
 SHARED_KEY: Final = SOURCE_PREFIX + "kinds"  # what all entities share; no entity has such a name
@@ -35,6 +35,7 @@ class ProfileTable(KeyedState[Record]):
         self.last_wave = np.zeros(capacity, dtype=np.int64)
         self._entities: NDArray[np.object_] = np.full(capacity, "", dtype=np.object_)
         self._is_changed = np.zeros(capacity, dtype=np.bool_)
+        self._shards = np.zeros(capacity, dtype=np.uint8)  # one more than the number of the shard; 0 where free
         self._free = list(range(capacity - 1, -1, -1))
 
     # --- by row ---------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ class ProfileTable(KeyedState[Record]):
             self._grow()
         row = self._free.pop()
         self._row_of[entity] = row
-        self._entities[row] = entity
+        self._entities[row], self._shards[row] = entity, shard_of(entity) + 1
         self._removed.discard(entity)
         self.mean[row] = self.variance[row] = 0.0
         self.count[row] = 0
@@ -112,7 +113,7 @@ class ProfileTable(KeyedState[Record]):
         if row is None:
             super().remove(key)
             return
-        self._entities[row] = ""
+        self._entities[row], self._shards[row] = "", 0
         self._is_changed[row] = False
         self._free.append(row)
         self._removed.add(key)
@@ -129,6 +130,10 @@ class ProfileTable(KeyedState[Record]):
         """All records, as a copy."""
         rows = np.fromiter(self._row_of.values(), dtype=np.int64, count=len(self._row_of))
         return {**self._records(rows), **super().snapshot()}
+
+    def shard(self, number: int) -> dict[str, Record]:
+        """The records of one shard, without a look at all others."""
+        return {**self._records(np.flatnonzero(self._shards == number + 1)), **super().shard(number)}
 
     def restore(self, values: Mapping[str, Record]) -> None:
         """Replace everything; nothing counts as changed."""
@@ -149,7 +154,7 @@ class ProfileTable(KeyedState[Record]):
 
     def _grow(self) -> None:
         capacity = len(self.last_wave)
-        for name in ("mean", "variance", "count", "last_wave", "_entities", "_is_changed"):
+        for name in ("mean", "variance", "count", "last_wave", "_entities", "_is_changed", "_shards"):
             column = getattr(self, name)
             added = np.full(column.shape, "" if column.dtype == np.object_ else 0, dtype=column.dtype)
             setattr(self, name, np.concatenate([column, added]))

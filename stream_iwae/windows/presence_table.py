@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_iwae.batches import SOURCE_PREFIX
-from stream_iwae.state import KeyedState
+from stream_iwae.state import KeyedState, shard_of
 
 Record = list[int | str]  # [bits, n_windows, last_end_ms, source]
 _FIRST_CAPACITY: Final = 1024
@@ -33,6 +33,7 @@ class PresenceTable(KeyedState[Record]):
         self.sources: NDArray[np.object_] = np.full(capacity, "", dtype=np.object_)
         self._entities: NDArray[np.object_] = np.full(capacity, "", dtype=np.object_)
         self._is_changed = np.zeros(capacity, dtype=np.bool_)
+        self._shards = np.zeros(capacity, dtype=np.uint8)  # one more than the number of the shard; 0 where free
         self._free = list(range(capacity - 1, -1, -1))
 
     # --- by row ---------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ class PresenceTable(KeyedState[Record]):
         if row is None:
             row = self._take_row()
             self._row_of[key] = row
-            self._entities[row] = key
+            self._entities[row], self._shards[row] = key, shard_of(key) + 1
             self._removed.discard(key)
         self.bits[row], self.n_windows[row], self.last_end_ms[row], self.sources[row] = value
         self._is_changed[row] = True
@@ -105,7 +106,7 @@ class PresenceTable(KeyedState[Record]):
         if row is None:
             super().remove(key)
             return
-        self.bits[row] = 0
+        self.bits[row] = self._shards[row] = 0
         self._entities[row] = self.sources[row] = ""
         self._is_changed[row] = False
         self._free.append(row)
@@ -122,6 +123,10 @@ class PresenceTable(KeyedState[Record]):
     def snapshot(self) -> dict[str, Record]:
         """All records, as a copy."""
         return {**self._records(self.occupied()), **super().snapshot()}
+
+    def shard(self, number: int) -> dict[str, Record]:
+        """The records of one shard, without a look at all others."""
+        return {**self._records(np.flatnonzero(self._shards == number + 1)), **super().shard(number)}
 
     def restore(self, values: Mapping[str, Record]) -> None:
         """Replace everything; nothing counts as changed."""
@@ -142,7 +147,7 @@ class PresenceTable(KeyedState[Record]):
     def _take_row(self) -> int:
         if not self._free:
             capacity = len(self.bits)
-            for name in ("bits", "n_windows", "last_end_ms", "sources", "_entities", "_is_changed"):
+            for name in ("bits", "n_windows", "last_end_ms", "sources", "_entities", "_is_changed", "_shards"):
                 column = getattr(self, name)
                 added = np.full(capacity, "" if column.dtype == np.object_ else 0, dtype=column.dtype)
                 setattr(self, name, np.concatenate([column, added]))

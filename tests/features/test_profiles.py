@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stream_iwae.batches import OTHER_ENTITY, SOURCE_PREFIX, Kind
 from stream_iwae.features.profiles import MATURE, Profiles
+from stream_iwae.state import N_SHARDS, shard_of
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `plain_profile` is theirs alone
 from plain_profile import PlainProfiles
@@ -247,3 +248,14 @@ def test_only_those_who_were_there_are_written():
     take(profiles, [("b", [1.0])])
 
     assert set(profiles.state.take_changes()) == {"b", SOURCE_PREFIX + "kinds"}
+
+
+def test_the_shards_are_the_snapshot_in_parts():
+    profiles = profiles_of(max_entities=40)
+    for wave in range(4):
+        take(profiles, [(f"host {wave} {i}", [1.0]) for i in range(20)])
+    parts = [profiles.state.shard(number) for number in range(N_SHARDS)]
+
+    assert sum(map(len, parts)) == len(profiles.state)
+    assert {key: value for part in parts for key, value in part.items()} == profiles.state.snapshot()
+    assert all(shard_of(key) == number for number, part in enumerate(parts) for key in part)

@@ -4,6 +4,7 @@ import pytest
 from plain import FEW, Event, a_config, an_event_batch, an_operator
 
 from stream_iwae.batches import OTHER_ENTITY, SOURCE_PREFIX
+from stream_iwae.state import N_SHARDS, shard_of
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.presence import Presence
 
@@ -212,6 +213,9 @@ def test_deltas_build_up_the_snapshot():
             else:
                 built[key] = value
         assert built == waves.operator.presence.snapshot()
+        parts = [waves.operator.presence.shard(number) for number in range(N_SHARDS)]
+        assert built == {key: value for part in parts for key, value in part.items()}
+        assert all(shard_of(key) == number for number, part in enumerate(parts) for key in part)
     assert set(built) == {"h"}
 
 
