@@ -21,6 +21,7 @@ from stream_iwae.state import KeyedState
 EDGE: Final = 3.0  # spreads from the mean to where the usual range ends
 BORROWED: Final = 30.0  # windows that the kind counts for beside the entity's own
 MATURE: Final = 30  # windows of its own before an entity shapes its kind
+KNOWN: Final = 100.0  # windows of its members before a kind says what is usual
 LOG_FLOOR: Final = 0.5  # least spread of a logarithm: usual is at least exp(-1.5) to exp(1.5) times the mean
 FLOOR_SHARE: Final = 0.25  # least spread of other features, as a share of the population's
 FURTHEST: Final = 100.0  # logarithms or spreads beyond the range that are told apart
@@ -101,7 +102,7 @@ class Profiles:
         # The variance of a mixture of the two pasts: that within each, and that between them.
         within = share * variance + (1 - share) * their_variance
         spread = np.sqrt(within + share * (1 - share) * (own - theirs) ** 2 + self._floor() ** 2)
-        is_known = (kinds[:, None] >= 0) & ~_is_nobody(entities)[:, None]
+        is_known = (kinds[:, None] >= 0) & (moments.weight[kinds] >= KNOWN) & ~_is_nobody(entities)[:, None]
         return Usual(rows, kinds, np.where(is_known, mean, np.nan), spread)
 
     def beyond(self, usual: Usual, places: Values) -> Values:
@@ -119,7 +120,9 @@ class Profiles:
         return self._table.mean[rows].astype(np.float64), self._table.variance[rows].astype(np.float64)
 
     def _floor(self) -> Values:
-        floor: Values = np.where(self._is_log, LOG_FLOOR, FLOOR_SHARE * self._kinds.spread)
+        """Least spread, (P,); twice the variance at first, as nobody has seen the other hours of the day yet."""
+        unseen = max(0.0, 1.0 - self._wave / self._n_windows)
+        floor: Values = np.where(self._is_log, LOG_FLOOR, FLOOR_SHARE * self._kinds.spread) * np.sqrt(1.0 + unseen)
         return floor
 
     # --- learning --------------------------------------------------------------------------------

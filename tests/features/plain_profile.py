@@ -28,11 +28,12 @@ class PlainProfiles:
     def __init__(self, is_log, n_windows, max_entities=10**9):
         self.is_log, self.n_windows, self.max_entities = is_log, n_windows, max_entities
         self.own, self.last, self.kinds, self.wave = {}, {}, [], 0
+        self.wave_before = 0
         self.population = [Past() for _ in is_log]
 
     def take(self, wave):
         """(entity, values with None where missing) of one wave, in order -> how far each lies beyond; None: unknown."""
-        self.wave += 1
+        self.wave_before, self.wave = self.wave, self.wave + 1
         placed = [(entity, [self._place(j, x) for j, x in enumerate(values)]) for entity, values in wave]
         usual = [self._usual(entity, places) for entity, places in placed]
         out = [
@@ -71,7 +72,8 @@ class PlainProfiles:
             within = share * mine.variance + (1 - share) * theirs.variance
             between = share * (1 - share) * (mine.mean - theirs.mean) ** 2
             floor = p.LOG_FLOOR if self.is_log[j] else p.FLOOR_SHARE * self._spread(j)
-            ranges.append((mean, math.sqrt(within + between + floor**2)))
+            floor *= math.sqrt(1 + max(0.0, 1 - self.wave_before / self.n_windows))
+            ranges.append((mean, math.sqrt(within + between + floor**2)) if theirs.n >= p.KNOWN else None)
         return number, ranges
 
     def _beyond(self, j, y, one):

@@ -74,6 +74,35 @@ def test_a_list_that_makes_no_sense_is_refused_with_the_reason(listed, reason):
         features(*listed)
 
 
+def test_a_profile_adds_a_feature_after_the_others():
+    listed = (
+        {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": True, "output": False},
+        {"name": "tcp", "aggregate": "share", "where": {"field": "proto", "equals": "tcp"}, "profile": True},
+        {"name": "n", "aggregate": "count"},
+    )
+    found = schema(features(*listed), TYPES)
+
+    assert found.names == ("tcp", "n", "bytes_vs_own", "tcp_vs_own")
+    assert found.kinds == (Kind.RATIO, Kind.MAGNITUDE, Kind.MAGNITUDE, Kind.GAUGE)
+    assert found.units[2:] == ("times its usual limit", "spreads beyond its usual limit")
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ([{"name": "x", "time": "hour_of_day", "profile": True}], "only a number has a usual range"),
+        ([{"name": "x", "per_event": "service", "kind": "category", "profile": True}], "only a number"),
+        (
+            [{"name": "x", "aggregate": "count", "profile": True}, {"name": "x_vs_own", "aggregate": "count"}],
+            "features repeat: x_vs_own",
+        ),
+    ],
+)
+def test_a_profile_that_makes_no_sense_is_refused(listed, reason):
+    with pytest.raises(ValidationError, match=reason):
+        features(*listed)
+
+
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(ValidationError, match="no preset 'flows'; there are flows-per-source"):
         FeaturesConfig(preset="flows")
@@ -87,6 +116,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
         ({"aggregate": "share", "where": {"field": "bytes", "equals": "many"}}, "features.x", "'bytes' is a number"),
         ({"aggregate": "sum", "field": "bytes", "kind": "category"}, "features.x.kind", "a category is one text"),
         ({"per_event": "service", "kind": "gauge"}, "features.x.kind", "a category is one text"),
+        ({"per_event": "service", "profile": True}, "features.x.profile", "only a number has a usual range"),
     ],
 )
 def test_a_feature_that_does_not_fit_the_events_is_refused_by_its_key(feature, key, reason):

@@ -88,3 +88,64 @@ def test_no_windows_are_no_rows_of_the_same_width(extract):
 
     assert rows.values.shape == (0, 2)
     assert len(rows) == 0
+
+
+def waves_of(rows, duration_ms=60_000):
+    """(entity, window number, value), in the order of the operator -> windows."""
+    return WindowBatch(
+        0,
+        pl.DataFrame(
+            {
+                "entity": [entity for entity, _, _ in rows],
+                "window_start_ms": [THURSDAY_MS + number * duration_ms for _, number, _ in rows],
+                "window_end_ms": [THURSDAY_MS + (number + 1) * duration_ms for _, number, _ in rows],
+                "n_events": [1] * len(rows),
+                "first_offset": list(range(len(rows))),
+                "last_offset": list(range(len(rows))),
+                "silence_p_value": pl.Series([None] * len(rows), dtype=pl.Float64),
+                "a": [value for _, _, value in rows],
+            }
+        ),
+    )
+
+
+def a_profiled_extractor():
+    config = FeaturesConfig.model_validate({"list": [{**a_sum("a"), "profile": True}]})
+    return FeatureExtractor(config, {"a": "number"})
+
+
+LONG = [
+    (entity, number, (10.0 if entity == "quiet" else 5_000.0) + number % 3)
+    for number in range(100)
+    for entity in ("loud", "quiet")
+]
+
+
+def test_a_profile_comes_after_the_features_and_says_how_far_a_window_lies_beyond_its_usual():
+    rows = a_profiled_extractor().extract(waves_of([*LONG, ("loud", 100, 5_000.0), ("quiet", 100, 5_000.0)]))
+
+    assert rows.schema.names == ("a", "a_vs_own")
+    assert np.isnan(rows.values[0, 1])
+    assert rows.values[-2].tolist() == [5_000.0, 1.0]
+    assert rows.values[-1, 1] > 20
+
+
+@pytest.mark.parametrize("step", [2, 4, 26])
+def test_how_many_waves_come_in_a_batch_changes_no_bit(step):
+    whole, parts = a_profiled_extractor(), a_profiled_extractor()
+    expected = whole.extract(waves_of(LONG)).values
+    found = [parts.extract(waves_of(LONG[at : at + step])).values for at in range(0, len(LONG), step)]
+
+    assert np.array_equal(np.concatenate(found), expected, equal_nan=True)
+    assert parts.profiles.state.snapshot() == whole.profiles.state.snapshot()
+
+
+@pytest.mark.parametrize("step", [1, 7])
+def test_single_events_are_waves_of_their_own(step):
+    events = [("h", number // 2, float(number % 5)) for number in range(220)]  # two of one time
+    whole, parts = a_profiled_extractor(), a_profiled_extractor()
+    expected = whole.extract(waves_of(events, duration_ms=1)).values
+    found = [parts.extract(waves_of(events[at : at + step], 1)).values for at in range(0, len(events), step)]
+
+    assert np.array_equal(np.concatenate(found), expected, equal_nan=True)
+    assert np.isfinite(expected[-1, 1])

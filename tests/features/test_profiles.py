@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_iwae.batches import OTHER_ENTITY, SOURCE_PREFIX, Kind
-from stream_iwae.features.profiles import MATURE, Profiles
+from stream_iwae.features.profiles import KNOWN, Profiles
 from stream_iwae.state import N_SHARDS, shard_of
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `plain_profile` is theirs alone
 from plain_profile import PlainProfiles
 
-REPEATED = settings(deadline=None, max_examples=80)
+REPEATED = settings(deadline=None, max_examples=40)
 
 
 def profiles_of(kinds=(Kind.MAGNITUDE,), n_windows=1_440, max_entities=1_000):
@@ -92,11 +92,19 @@ def test_with_time_a_newcomer_s_own_past_takes_over():
     assert beyond_of(profiles, "odd one", 5_000.0) == 1
 
 
-def test_nothing_is_said_before_anyone_has_a_past():
+def test_nothing_is_said_before_a_kind_has_a_past():
     profiles = profiles_of()
-    for wave in range(MATURE + 1):
+    for wave in range(int(KNOWN)):
         assert np.isnan(take(profiles, [("host", [1.0 + wave % 2])])).all()
     assert np.isfinite(take(profiles, [("host", [1.0])])).all()
+
+
+def test_before_a_whole_span_has_been_seen_more_passes_for_usual():
+    short, long = profiles_of(n_windows=100), profiles_of(n_windows=1_000)
+    for profiles in (short, long):
+        a_day(profiles, {"host": 100.0, "other": 100.0}, n_waves=100)
+
+    assert 1 < beyond_of(long, "host", 3_000.0) < beyond_of(short, "host", 3_000.0)
 
 
 def test_an_attack_of_some_windows_stays_beyond_what_is_usual():
@@ -122,7 +130,7 @@ def test_one_monstrous_window_moves_a_profile_no_more_than_the_edge_would():
 
 def test_a_missing_value_is_neither_judged_nor_learnt():
     profiles = profiles_of((Kind.MAGNITUDE, Kind.RATIO))
-    for _ in range(40):
+    for _ in range(110):
         take(profiles, [("host", [10.0, 0.5])])
     before = profiles.state.get("host")
 
@@ -132,13 +140,13 @@ def test_a_missing_value_is_neither_judged_nor_learnt():
     assert np.isfinite(beyond[0, 0])
     assert np.isnan(beyond[0, 1])
     assert before[1][4:] == after[1][4:]  # the mean of the second feature
-    assert np.frombuffer(after[3], "<u2").tolist() == [41, 40]
+    assert np.frombuffer(after[3], "<u2").tolist() == [111, 110]
 
 
 @pytest.mark.parametrize("name", [OTHER_ENTITY, SOURCE_PREFIX + "r1"])
 def test_those_folded_and_whole_sources_have_no_profile(name):
     profiles = profiles_of()
-    for _ in range(40):
+    for _ in range(110):
         beyond = take(profiles, [("host", [10.0]), (name, [99_999.0])])
 
     assert np.isnan(beyond[1, 0])
@@ -148,7 +156,7 @@ def test_those_folded_and_whole_sources_have_no_profile(name):
 
 def test_a_constant_gauge_has_a_finite_deviation():
     profiles = profiles_of((Kind.GAUGE,))
-    for _ in range(40):
+    for _ in range(110):
         take(profiles, [("host", [5.0])])
 
     assert beyond_of(profiles, "host", 5.0) == 0
@@ -170,7 +178,7 @@ def histories(draw):
             (name, [levels[name] * (1 + 0.1 * ((wave * 7 + i) % 5)), 0.1 * ((wave + i) % 3)])
             for i, name in enumerate(names)
         ]
-        for wave in range(draw(st.sampled_from([0, 35, 50])))
+        for wave in range(draw(st.sampled_from([0, 35, 110])))
     ]
     pool = [*names, "new 1", "new 2", "new 3", OTHER_ENTITY]
     wild = draw(
@@ -193,7 +201,7 @@ def test_profiles_equal_those_of_a_plain_loop(waves, n_windows, max_entities):
 
 
 @REPEATED
-@given(histories(), st.integers(0, 60), st.sampled_from([2, 100]))
+@given(histories(), st.integers(0, 120), st.sampled_from([2, 100]))
 def test_a_profile_restored_from_its_changes_goes_on_to_the_bit(waves, cut, max_entities):
     whole = profiles_of((Kind.MAGNITUDE, Kind.RATIO), 20, max_entities)
     stored, found = {}, []

@@ -20,6 +20,7 @@ KINDS = ({}, {"kind": "hopping", "advance": "4s"}, {"kind": "record"})
 def soon_mature(monkeypatch):
     """The logs are short: an entity shapes what is usual after its first windows."""
     monkeypatch.setattr(profiles, "MATURE", 2)
+    monkeypatch.setattr(profiles, "KNOWN", 3)
     monkeypatch.setattr(profiles, "LOG_FLOOR", 0.1)
 
 
