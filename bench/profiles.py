@@ -1,6 +1,6 @@
 """Attacks on simulated networks caught at 20 false windows a day: with and without profiles, beside a rival.
 
-python bench/profiles.py --seeds 101,102,103,104,105 [--steps 3000] [--json FILE]      about two minutes a seed
+python bench/profiles.py --seeds 101,102,103,104,105 [--steps 1200] [--json FILE]      about two minutes a seed
 """
 
 import argparse
@@ -68,7 +68,7 @@ def judged(rows: SimulatedRows, model: str, with_profiles: bool, steps: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="101,102,103,104,105", help="networks; 1 to 5 were developed with")
-    parser.add_argument("--steps", type=int, default=3000, help="of training; the demo's")
+    parser.add_argument("--steps", type=int, default=1200, help="of training")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     settle_process()
