@@ -19,33 +19,42 @@ from sklearn.ensemble import IsolationForest
 
 from stream_iwae.batches import FeatureSchema
 from stream_iwae.bootstrap import settle_process
+from stream_iwae.events.config import EventsConfig
+from stream_iwae.features.config import FeaturesConfig, schema
 from stream_iwae.features.profiles import LOGARITHMIC
 from stream_iwae.iwae.scoring import Scorer
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.iwae.training import Features, train
 from stream_iwae.lab.caught import Caught, caught
-from stream_iwae.lab.simulated_rows import SimulatedRows, load_simulated
+from stream_iwae.lab.simulated_rows import PRESET, SimulatedRows, load_simulated, without_profiles
 
 FALSE_PER_DAY = 20
 TRAINING_ROWS = 50_000
 MODELS = ("iwae", "isolation-forest")
 
 
+def all_columns() -> FeaturesConfig:
+    """The preset, and beside it every feature that stands in it by its profile alone."""
+    features = FeaturesConfig(preset=PRESET).features
+    return FeaturesConfig(list=tuple(feature.model_copy(update={"output": True}) for feature in features))
+
+
 def columns(rows: SimulatedRows, with_profiles: bool) -> tuple[np.ndarray, FeatureSchema]:
-    schema = rows.rows.schema
-    kept = [j for j, name in enumerate(schema.names) if with_profiles or not name.endswith("_vs_own")]
-    chosen = (tuple(part[j] for j in kept) for part in (schema.names, schema.kinds, schema.units))
-    return rows.rows.values[:, kept], FeatureSchema(*chosen)
+    """Those of the preset, or those of the preset without its profiles."""
+    asked = FeaturesConfig(preset=PRESET)
+    types = EventsConfig.model_validate({"preset": "simulated"}).field_types()
+    wanted = schema(asked if with_profiles else without_profiles(asked), types)
+    return rows.rows.values[:, [rows.rows.schema.names.index(name) for name in wanted.names]], wanted
 
 
-def iwae(training: np.ndarray, live: np.ndarray, schema: FeatureSchema, steps: int) -> np.ndarray:
-    features = Features(schema.names, tuple(map(str, schema.kinds)), schema.digest, {})
+def iwae(training: np.ndarray, live: np.ndarray, of: FeatureSchema, steps: int) -> np.ndarray:
+    features = Features(of.names, tuple(map(str, of.kinds)), of.digest, {})
     model = train(training, features, ModelSettings(steps=steps), 0)
     return Scorer(model).score(live).scores
 
 
-def isolation_forest(training: np.ndarray, live: np.ndarray, schema: FeatureSchema, _: int) -> np.ndarray:
-    is_log = np.array([kind in LOGARITHMIC for kind in schema.kinds])
+def isolation_forest(training: np.ndarray, live: np.ndarray, of: FeatureSchema, _: int) -> np.ndarray:
+    is_log = np.array([kind in LOGARITHMIC for kind in of.kinds])
 
     def prepared(values: np.ndarray) -> np.ndarray:
         known = np.nan_to_num(values)
@@ -56,12 +65,12 @@ def isolation_forest(training: np.ndarray, live: np.ndarray, schema: FeatureSche
 
 def judged(rows: SimulatedRows, model: str, with_profiles: bool, steps: int) -> Caught:
     """Learn from a draw of the history, without labels; score the live part."""
-    values, schema = columns(rows, with_profiles)
+    values, of = columns(rows, with_profiles)
     ordinary = np.flatnonzero(np.isnan(rows.silence_p_values[: rows.n_history]))
     training = np.sort(np.random.default_rng(0).permutation(ordinary)[:TRAINING_ROWS])
     score = iwae if model == "iwae" else isolation_forest
     scores = np.full(len(rows), -np.inf)
-    scores[rows.n_history :] = score(values[training], values[rows.n_history :], schema, steps)
+    scores[rows.n_history :] = score(values[training], values[rows.n_history :], of, steps)
     return caught(rows, scores, FALSE_PER_DAY)
 
 
@@ -74,7 +83,7 @@ def main() -> None:
     settle_process()
     found = []
     for seed in map(int, options.seeds.split(",")):
-        rows = load_simulated(seed)
+        rows = load_simulated(seed, features=all_columns())
         for model in MODELS:
             for with_profiles in (False, True):
                 began = time.process_time()

@@ -53,6 +53,7 @@ def load_simulated(
     n_hosts: int = 120,
     history_ms: int = 24 * HOUR_MS,
     live_ms: int = 8 * HOUR_MS,
+    features: FeaturesConfig | None = None,
 ) -> SimulatedRows:
     """Draw a network and take it through the stages before the model.
 
@@ -62,13 +63,13 @@ def load_simulated(
         n_hosts: As in `Simulation`, like the rest.
         history_ms: Of ordinary traffic.
         live_ms: Of the part with the scenarios.
+        features: In place of the preset's.
     """
     simulation = Simulation(seed, n_hosts, history_ms=history_ms, live_ms=live_ms)
     events = EventsConfig.model_validate({"preset": "simulated"})
-    features = FeaturesConfig(preset=PRESET)
+    features = features or FeaturesConfig(preset=PRESET)
     if not profiles:
-        plain = tuple(feature.model_copy(update={"profile": False}) for feature in features.features)
-        features = FeaturesConfig(list=plain)
+        features = without_profiles(features)
     extractor = FeatureExtractor(features, events.field_types())
     decoder = Decoder(events, needed_fields(features))
     windows = WindowOperator(WindowsConfig(), aggregates(features), 0)
@@ -91,6 +92,13 @@ def load_simulated(
         scenario=scenario,
         n_history=int(np.searchsorted(window_end_ms, simulation.live_start_ms, side="right")),
     )
+
+
+def without_profiles(features: FeaturesConfig) -> FeaturesConfig:
+    """The same features, each as it is; what reached the model by its profile alone reaches it itself."""
+    plain = ({"profile": False, "output": feature.output or feature.profile} for feature in features.features)
+    pairs = zip(features.features, plain, strict=True)
+    return FeaturesConfig(list=tuple(feature.model_copy(update=update) for feature, update in pairs))
 
 
 def _told(

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from stream_iwae.features.config import FeaturesConfig, schema
 from stream_iwae.lab.simulate import HOUR_MS
-from stream_iwae.lab.simulated_rows import SimulatedRows, load_simulated
+from stream_iwae.lab.simulated_rows import SimulatedRows, load_simulated, without_profiles
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +34,14 @@ def test_the_silence_of_an_exporter_is_a_row_of_its_own(rows):
 
     assert silent.size
     assert place in rows.scenario[silent]
+
+
+def test_without_profiles_what_stood_for_itself_by_its_profile_alone_is_a_feature_itself():
+    listed = [
+        {"name": "a", "aggregate": "count", "profile": True, "output": False},
+        {"name": "b", "aggregate": "count", "output": False},
+        {"name": "c", "aggregate": "count", "profile": True},
+    ]
+    plain = without_profiles(FeaturesConfig.model_validate(listed))
+
+    assert schema(plain, {}).names == ("a", "c")
