@@ -59,7 +59,7 @@ def the_model():
 MODEL = the_model()
 
 
-def the_stages(**windows):
+def the_stages(profiles=True, **windows):
     fields = {
         "src": {"path": "src", "type": "text"},
         "bytes": {"path": "bytes"},
@@ -74,7 +74,7 @@ def the_stages(**windows):
         features=FeaturesConfig.model_validate(
             [
                 {"name": "flows", "aggregate": "count"},
-                {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": True},
+                {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": profiles},
                 {"name": "octets", "aggregate": "sum", "field": "octets"},
             ]
         ),
