@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 MAX_KINDS: Final = 8
 FOUNDING_DISTANCE: Final = 1.5  # mean squared distance from all kinds, in spreads of the whole population
+KNOWN: Final = 100.0  # windows of its members before a kind says what is usual
 WINDOWS: Final = 20_000.0  # of all members together, over which a kind's past fades
 _FURTHEST: Final = 9.0  # squared distance in one feature: none rules alone
 _TINY: Final = 1e-12  # of a variance: a feature that never varies
@@ -62,23 +63,22 @@ class Kinds:
         deviation: Values = np.sqrt(self.population.variance[0] + _TINY)
         return deviation
 
-    def nearest(self, places: Values) -> tuple[NDArray[np.intp], Values]:
-        """The kind that each of N entities is nearest to, and the mean squared distance; (N,) both.
+    def distances(self, places: Values) -> Values:
+        """Mean squared distance of N entities from each kind, (N, G) with the G there are so far, each at most 9.
 
         Args:
             places: What each entity is like, (N, P); NaN where nobody knows.
-
-        Returns:
-            -1 and infinity while there is no kind.
         """
-        if not self.n:
-            return np.full(len(places), -1, dtype=np.intp), np.full(len(places), np.inf)
         known = np.isfinite(places)[:, None, :]
         away = np.where(known, (places[:, None, :] - self.moments.mean[None, : self.n]) / self.spread, 0.0)
         squares = np.minimum(away**2, _FURTHEST).sum(axis=2)  # (N, P) -> (N, G)
-        distances = squares / np.maximum(known.sum(axis=2), 1)
-        kinds = distances.argmin(axis=1)
-        return kinds, distances[np.arange(len(places)), kinds]
+        mean: Values = squares / np.maximum(known.sum(axis=2), 1)
+        return mean
+
+    def established(self) -> NDArray[np.bool_]:
+        """Which kinds have seen enough windows of their members to say what is usual, (G,)."""
+        is_established: NDArray[np.bool_] = self.moments.weight[: self.n].max(axis=1, initial=0.0) >= KNOWN
+        return is_established
 
     def learn(self, values: Values, kinds: NDArray[np.intp]) -> None:
         """Let each kind follow its members in one wave, and the population all of them.
@@ -108,3 +108,11 @@ class Kinds:
         self.n = int(state[0])
         self.moments.from_bytes(state[1:4])
         self.population.from_bytes(state[4:7])
+
+
+def nearest(distances: Values) -> NDArray[np.intp]:
+    """The nearest kind of each of N entities, (N,); -1 where none is at a finite distance."""
+    if not distances.shape[1]:
+        return np.full(len(distances), -1, dtype=np.intp)
+    closest: NDArray[np.intp] = distances.argmin(axis=1)
+    return np.where(np.isfinite(distances.min(axis=1)), closest, -1)

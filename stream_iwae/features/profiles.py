@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream_iwae.batches import SOURCE_PREFIX, Kind
-from stream_iwae.features.kinds import FOUNDING_DISTANCE, MAX_KINDS, Kinds
+from stream_iwae.features.kinds import FOUNDING_DISTANCE, MAX_KINDS, Kinds, nearest
 from stream_iwae.features.profile_table import SHARED_KEY, ProfileTable, Record
 from stream_iwae.state import KeyedState
 
 EDGE: Final = 3.0  # spreads from the mean to where the usual range ends
 BORROWED: Final = 30.0  # windows that the kind counts for beside the entity's own
 MATURE: Final = 30  # windows of its own before an entity shapes its kind
-KNOWN: Final = 100.0  # windows of its members before a kind says what is usual
 LOG_FLOOR: Final = 0.5  # least spread of a logarithm: usual is at least exp(-1.5) to exp(1.5) times the mean
 FLOOR_SHARE: Final = 0.25  # least spread of other features, as a share of the population's
 FURTHEST: Final = 100.0  # logarithms or spreads beyond the range that are told apart
@@ -36,7 +35,7 @@ class Usual:
     """What is usual for N entities, in the unit of the profile."""
 
     rows: NDArray[np.int64]  # (N,), of the table; -1 for one without a past
-    kinds: NDArray[np.intp]  # (N,), -1 while there is no kind
+    kinds: NDArray[np.intp]  # (N,), which kind each belongs to; -1 while there is none
     mean: Values  # (N, P), NaN where nothing is known yet
     spread: Values  # (N, P), above zero
 
@@ -89,21 +88,23 @@ class Profiles:
     def usual(self, entities: Sequence[str], places: Values) -> Usual:
         """What is usual for each of N entities, by what is known before this wave.
 
-        The company of an entity is its kind: the one nearest to its own past, or for want of one to `places`.
+        An entity borrows from the established kind that is nearest to its own past, or for want of one to `places`.
         """
         rows = self._table.rows(entities)
         n = np.where(rows[:, None] >= 0, self._table.count[rows], 0).astype(np.float64)  # (N, P)
         own, variance = self._own(rows)
-        kinds, _ = self._kinds.nearest(np.where(n > 0, own, places))
+        distances = self._kinds.distances(np.where(n > 0, own, places))
+        # A kind that nobody joined has nothing to lend, or a newcomer near it would go unseen.
+        lenders = nearest(np.where(self._kinds.established(), distances, np.inf))
         moments = self._kinds.moments
-        theirs, their_variance = moments.mean[kinds], moments.variance[kinds]  # of the last one for -1: not used
+        theirs, their_variance = moments.mean[lenders], moments.variance[lenders]  # of the last one for -1: not used
         share = n / (n + BORROWED)
         mean = share * own + (1 - share) * theirs
         # The variance of a mixture of the two pasts: that within each, and that between them.
         within = share * variance + (1 - share) * their_variance
         spread = np.sqrt(within + share * (1 - share) * (own - theirs) ** 2 + self._floor() ** 2)
-        is_known = (kinds[:, None] >= 0) & (moments.weight[kinds] >= KNOWN) & ~_is_nobody(entities)[:, None]
-        return Usual(rows, kinds, np.where(is_known, mean, np.nan), spread)
+        is_known = (lenders[:, None] >= 0) & (moments.weight[lenders] > 0) & ~_is_nobody(entities)[:, None]
+        return Usual(rows, nearest(distances), np.where(is_known, mean, np.nan), spread)
 
     def beyond(self, usual: Usual, places: Values) -> Values:
         """How far (N, P) windows lie outside the usual range, NaN where nothing is usual yet.
@@ -173,8 +174,8 @@ class Profiles:
             return
         own, variance = self._own(rows)
         n = self._table.count[rows].astype(np.float64)
-        _, distances = self._kinds.nearest(np.where(n > 0, own, np.nan))
-        far = np.flatnonzero(distances > FOUNDING_DISTANCE)
+        distances = self._kinds.distances(np.where(n > 0, own, np.nan))
+        far = np.flatnonzero(distances.min(axis=1, initial=np.inf) > FOUNDING_DISTANCE)
         if len(far):
             self._kinds.found(own[far[0]], variance[far[0]], n[far[0]])
 

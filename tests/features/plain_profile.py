@@ -51,29 +51,33 @@ class PlainProfiles:
     def _spread(self, j):
         return math.sqrt(self.population[j].variance + 1e-12)
 
-    def _nearest(self, places):
-        """(distance, number) of the nearest kind."""
+    def _nearest(self, places, least=0.0):
+        """(distance, number) of the nearest kind that has seen so many windows."""
         known = [(j, y) for j, y in enumerate(places) if y is not None]
         found = []
         for number, kind in enumerate(self.kinds):
+            if max(past.n for past in kind) < least:
+                continue
             squares = [min(((y - kind[j].mean) / self._spread(j)) ** 2, 9.0) for j, y in known]
             found.append((sum(squares) / max(len(known), 1), number))
         return min(found, default=(math.inf, -1))
 
     def _usual(self, entity, places):
         own = self.own.get(entity, [Past() for _ in self.is_log])
-        _, number = self._nearest([past.mean if past.n else y for past, y in zip(own, places, strict=True)])
-        if number < 0 or entity.startswith("\x1e"):
+        like = [past.mean if past.n else y for past, y in zip(own, places, strict=True)]
+        _, number = self._nearest(like)
+        _, lender = self._nearest(like, k.KNOWN)
+        if lender < 0 or entity.startswith("\x1e"):
             return number, [None] * len(own)
         ranges = []
-        for j, (mine, theirs) in enumerate(zip(own, self.kinds[number], strict=True)):
+        for j, (mine, theirs) in enumerate(zip(own, self.kinds[lender], strict=True)):
             share = mine.n / (mine.n + p.BORROWED)
             mean = share * mine.mean + (1 - share) * theirs.mean
             within = share * mine.variance + (1 - share) * theirs.variance
             between = share * (1 - share) * (mine.mean - theirs.mean) ** 2
             floor = p.LOG_FLOOR if self.is_log[j] else p.FLOOR_SHARE * self._spread(j)
             floor *= math.sqrt(1 + max(0.0, 1 - self.wave_before / self.n_windows))
-            ranges.append((mean, math.sqrt(within + between + floor**2)) if theirs.n >= p.KNOWN else None)
+            ranges.append((mean, math.sqrt(within + between + floor**2)) if theirs.n else None)
         return number, ranges
 
     def _beyond(self, j, y, one):

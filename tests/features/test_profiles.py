@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_iwae.batches import OTHER_ENTITY, SOURCE_PREFIX, Kind
-from stream_iwae.features.profiles import KNOWN, Profiles
+from stream_iwae.features.kinds import KNOWN
+from stream_iwae.features.profiles import Profiles
 from stream_iwae.state import N_SHARDS, shard_of
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `plain_profile` is theirs alone
@@ -79,6 +80,15 @@ def test_a_newcomer_that_behaves_like_others_is_usual_and_one_that_does_not_is_s
     assert beyond_of(profiles, "new client", 60.0) == 1
     assert beyond_of(profiles, "new server", 25_000.0) == 1
     assert beyond_of(profiles, "new stranger", 10_000_000.0) > 8
+
+
+def test_a_newcomer_like_one_who_left_soon_borrows_from_those_who_stayed():
+    profiles = profiles_of()
+    a_day(profiles, {f"client {i}": 50.0 for i in range(5)} | {"guest": 1e6}, n_waves=40)
+    a_day(profiles, {f"client {i}": 50.0 for i in range(5)}, n_waves=60, seed=1)
+
+    assert profiles._kinds.n == 2
+    assert beyond_of(profiles, "like the guest", 1e6) > 8
 
 
 def test_with_time_a_newcomer_s_own_past_takes_over():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from world import World, the_stages
 
-from stream_iwae.features import profiles
+from stream_iwae.features import kinds, profiles
 from stream_iwae.pipeline import Pipeline
 from stream_iwae.windows.operator import WindowOperator
 from stream_iwae.windows.progress import Progress
@@ -20,7 +20,7 @@ KINDS = ({}, {"kind": "hopping", "advance": "4s"}, {"kind": "record"})
 def soon_mature(monkeypatch):
     """The logs are short: an entity shapes what is usual after its first windows."""
     monkeypatch.setattr(profiles, "MATURE", 2)
-    monkeypatch.setattr(profiles, "KNOWN", 3)
+    monkeypatch.setattr(kinds, "KNOWN", 3)
     monkeypatch.setattr(profiles, "LOG_FLOOR", 0.1)
 
 
