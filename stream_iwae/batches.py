@@ -130,6 +130,7 @@ class WindowBatch:
 class Kind(StrEnum):
     """What a feature is, which picks its transform and its likelihood."""
 
+    NUMBER = "number"  # not said: a model looks at its training rows, see iwae/kinds.py
     MAGNITUDE = "magnitude"  # bytes, packets, durations, rates: heavy-tailed, at or above zero
     RATIO = "ratio"  # in [0, 1]
     COUNT = "count"  # small counts

@@ -151,7 +151,7 @@ class CentreWeights:
     def score(self, values, tick):
         tick()
         scores = np.sum((values - self.centre) ** 2, axis=1)
-        return Scored(scores, np.ones(len(values)))
+        return Scored(scores, scores, np.ones(len(values)))
 
     def tuned(self, rows, seed, tick):
         for _ in range(10):

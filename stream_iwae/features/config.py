@@ -74,6 +74,8 @@ class FeatureConfig(BaseModel):
             return Kind.CYCLIC
         if is_text and (self.per_event is not None or self.aggregate == "last"):
             return Kind.CATEGORY
+        if self.per_event is not None:
+            return Kind.NUMBER
         return _KIND_OF_AGGREGATE.get(self.aggregate or "", Kind.MAGNITUDE)
 
 

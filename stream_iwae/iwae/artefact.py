@@ -13,12 +13,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from stream_iwae.errors import ArtefactError
+from stream_iwae.iwae.channels import Channels
 from stream_iwae.iwae.network import Network
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.iwae.transform import Transform
 
 MAGIC: Final = b"SIWAE1\n"
 _DIGEST_BYTES: Final = 32
+_CHANNEL: Final = "channel."  # before the names of the tensors that are no weights of the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Model:
     noise_seed: int
     labels: dict[int, str] = field(default_factory=dict)  # CRC-32 of a category's text -> the text
     extra: dict[str, Any] = field(default_factory=dict)  # plain JSON of others: calibration, learning
+    channels: Channels | None = None  # what `score: combined` needs beside the network
 
     def network(self) -> Network:
         """The network with these weights, on the CPU, for scoring."""
@@ -62,8 +65,13 @@ def pack(model: Model) -> bytes:
         "noise_seed": model.noise_seed,
         "labels": {str(code): text for code, text in model.labels.items()},
         "extra": model.extra,
+        "channels": model.channels.to_json() if model.channels else None,
     }
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}
+    if model.channels:
+        weights |= {
+            _CHANNEL + name: tensor for name, tensor in model.channels.tensors(model.transform.class_counts).items()
+        }
     body = save(weights, metadata={"manifest": json.dumps(manifest, allow_nan=False)})
     return MAGIC + hashlib.sha256(body).digest() + body
 
@@ -81,22 +89,26 @@ def unpack(blob: bytes) -> Model:
     if hashlib.sha256(body).digest() != blob[len(MAGIC) : head]:
         raise ArtefactError("the artefact's checksum differs: it is damaged or cut")
     try:
-        weights = load(body)
+        tensors = load(body)
         manifest = json.loads(_metadata(body)["manifest"])
+        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_CHANNEL)}
+        parts = {name.removeprefix(_CHANNEL): tensor for name, tensor in tensors.items() if name not in weights}
         settings = dict(manifest["settings"])
         settings["hidden"] = tuple(settings["hidden"])
+        transform = Transform.from_json(manifest["transform"])
         model = Model(
             version=str(manifest["version"]),
             schema_digest=str(manifest["schema_digest"]),
             names=tuple(manifest["names"]),
             settings=ModelSettings(**settings),
-            transform=Transform.from_json(manifest["transform"]),
+            transform=transform,
             weights=weights,
             contribution_medians=tuple(float(value) for value in manifest["contribution_medians"]),
             contribution_scales=tuple(float(value) for value in manifest["contribution_scales"]),
             noise_seed=int(manifest["noise_seed"]),
             labels={int(code): str(text) for code, text in manifest["labels"].items()},
             extra=dict(manifest["extra"]),
+            channels=_channels(manifest["channels"], parts, transform),
         )
         _check(model)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -110,6 +122,10 @@ def _metadata(body: bytes) -> dict[str, str]:
     return metadata
 
 
+def _channels(data: dict[str, Any] | None, tensors: dict[str, Tensor], transform: Transform) -> Channels | None:
+    return None if data is None else Channels.of(data, tensors, transform.class_counts)
+
+
 def _check(model: Model) -> None:
     n_features = len(model.names)
     lengths = (len(model.transform.kinds), len(model.contribution_medians), len(model.contribution_scales))
@@ -121,6 +137,12 @@ def _check(model: Model) -> None:
         raise ValueError("a contribution's median or scale is not finite")
     if min(model.contribution_scales, default=1.0) <= 0:
         raise ValueError("a contribution's scale is not positive")
+    if (model.settings.score == "combined") != (model.channels is not None):
+        raise ValueError(f"a model whose score is {model.settings.score} has channels where it needs none, or none")
+    if model.channels is not None:
+        n_coordinates = model.channels.neighbours.references.shape[1]
+        if n_coordinates != len(model.transform.point_owners):
+            raise ValueError(f"the references have {n_coordinates} coordinates")
     model.network()  # raises where the weights have other shapes
 
 

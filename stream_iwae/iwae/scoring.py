@@ -22,7 +22,9 @@ from stream_iwae.iwae.bounds import (
     normalised_weights,
     standard_error,
 )
+from stream_iwae.iwae.channels import Channels
 from stream_iwae.iwae.cuda_graphs import GraphedChunk
+from stream_iwae.iwae.neighbours import sum_by_owner
 from stream_iwae.iwae.network import log_weights_of
 from stream_iwae.iwae.noise import noise_table
 from stream_iwae.iwae.surprise import surprises
@@ -44,9 +46,10 @@ class Scores:
     """N scores; NaN where a row cannot be scored."""
 
     scores: Values  # (N,), nats; higher is more anomalous
-    standard_errors: Values  # (N,), nats
+    standard_errors: Values  # (N,), nats, of the samples' part in the score
     effective_samples: Values  # (N,), in [1, K]
     reconstructions: Values  # (N,), nats: -sum_k wn_k log p(x | z_k)
+    bounds: Values  # (N,), nats: what the objective is, whatever the score; models are compared by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,7 @@ class Scorer:
         if settings.objective == "autoencoder":
             table = torch.zeros_like(table)
         self._noise = table.unsqueeze(1)  # (K, 1, L)
+        self._neighbours = model.channels.neighbours.to(self.device) if model.channels is not None else None
         is_gpu = self.device.type == "cuda"
         self._scored: Callable[[Encoded], Tensor] = GraphedChunk(self._score_chunk) if is_gpu else self._score_chunk
         table = noise_table(EXPLAIN_SAMPLES, settings.latent, model.noise_seed).to(self.device, torch.float32)
@@ -101,11 +105,15 @@ class Scorer:
         for rows in self._chunks(values, self.chunk_rows):
             parts.append(self._scored(rows).cpu())
             on_chunk()
-        out = torch.cat(parts, dim=1)[:, : len(values)].double().numpy() if parts else np.empty((4, 0))
-        scores, errors, effective, reconstructions = out
-        scores = reconstructions if self.model.settings.score == "reconstruction" else scores
-        is_scored = np.isfinite(values).any(axis=1) & np.isfinite(scores)
-        return Scores(np.where(is_scored, scores, np.nan), errors, effective, reconstructions)
+        out = torch.cat(parts, dim=1)[:, : len(values)].numpy() if parts else np.empty((5, 0))
+        bounds, errors, effective, reconstructions, distances = out
+        channels = self.model.channels
+        scores = reconstructions if self.model.settings.score == "reconstruction" else bounds
+        if channels is not None:
+            scores, errors = channels.combine(bounds, distances), errors / channels.of_network.scale
+        is_scored = np.isfinite(values).any(axis=1) & np.isfinite(bounds)
+        scores, bounds = (np.where(is_scored, found, np.nan) for found in (scores, bounds))
+        return Scores(scores, errors, effective, reconstructions, bounds)
 
     def explain(self, values: Values) -> Explained:
         """Explain (R, D) raw values: features that look wrong are left out when the expectation is formed."""
@@ -118,7 +126,22 @@ class Scorer:
         cut = -np.sort(-ranked, axis=1)[:, most - 1 : most]
         hidden = (ranked > _HIDDEN_Z) & (ranked >= cut)
         expected, low, high = self._expect(np.where(hidden, np.nan, values))
+        if self.model.channels is not None and len(values):
+            contributions = self._with_gaps(values, contributions, self.model.channels)
         return Explained(contributions, expected, low, high)
+
+    def _with_gaps(self, values: Values, contributions: Values, channels: Channels) -> Values:
+        """Each feature's share, in nats, where the distance surprises and no feature looks wrong by itself."""
+        chunks = list(self._chunks(values, EXPLAIN_ROWS))
+        found = torch.cat([self._score_chunk(rows).cpu() for rows in chunks], dim=1)[:, : len(values)].numpy()
+        parts = [channels.neighbours.differences(self.model.transform.points(rows).cpu()) for rows in chunks]
+        squares = torch.cat(parts)[: len(values)].double().numpy()
+        shares = sum_by_owner(squares, self.model.transform.point_owners, values.shape[1])
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
+        nats = channels.of_distance.nats_of(found[4])[:, None]
+        is_at_a_loss = np.nan_to_num(contributions, nan=-np.inf).max(axis=1) < _HIDDEN_Z
+        is_gap = (is_at_a_loss & channels.is_gap(found[0], found[4]))[:, None]
+        return np.where(is_gap & np.isfinite(values), shares * nats, contributions)
 
     def feature_terms(self, values: Values) -> Values:
         """-log p(x_j | x_-j) of each feature, (N, D), in nats; NaN where masked.
@@ -156,7 +179,14 @@ class Scorer:
         else:
             score = -log_marginal_estimate(log_w)
         error = elbo_standard_error(log_w) if objective == "vae" else standard_error(weights)
-        return torch.stack([score, error, effective_sample_size(weights), reconstruction])
+        found = torch.stack([score, error, effective_sample_size(weights), reconstruction]).double()
+        return torch.cat([found, self._distances(rows).unsqueeze(0)])
+
+    def _distances(self, rows: Encoded) -> Tensor:
+        """From the references, (N,) float64; NaN where the model has none."""
+        if self._neighbours is None:
+            return torch.full((len(rows.mask),), torch.nan, dtype=torch.float64, device=self.device)
+        return self._neighbours.score(self.model.transform.points(rows))
 
     @torch.no_grad()
     def _terms_chunk(self, rows: Encoded) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Objective = Literal["iwae", "vae", "autoencoder"]
-ScoreName = Literal["bound", "reconstruction"]
+ScoreName = Literal["combined", "bound", "reconstruction"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -14,7 +14,7 @@ class ModelSettings:
     """Objective, sizes and training of one model. The defaults are docs/results' best configuration."""
 
     objective: Objective = "iwae"
-    score: ScoreName = "bound"  # reconstruction: -sum_k wn_k log p(x | z_k)
+    score: ScoreName = "combined"  # reconstruction: -sum_k wn_k log p(x | z_k)
     hidden: tuple[int, ...] = (64, 64)  # widths of encoder and, mirrored, decoder
     latent: int = 8
     train_samples: int = 8  # K in training

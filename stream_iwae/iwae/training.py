@@ -13,12 +13,20 @@ from torch.optim.adamw import adamw
 
 from stream_iwae.iwae.artefact import Model, as_floats, empty_network
 from stream_iwae.iwae.bounds import doubly_reparameterised_loss, elbo_estimate, log_marginal_estimate
+from stream_iwae.iwae.channels import Channels
+from stream_iwae.iwae.neighbours import Neighbours
 from stream_iwae.iwae.network import Network, log_weights
 from stream_iwae.iwae.scoring import Scorer, pick_device
 from stream_iwae.iwae.settings import ModelSettings
+from stream_iwae.iwae.surprise_scale import Surprise
 from stream_iwae.iwae.transform import Encoded, Transform
 
 MIN_ROWS: Final = 64
+MOST_HELD_OUT: Final = 10_000  # more rows say no more about a 90 % quantile
+MIN_PARTED: Final = 256  # fewer rows are too few to hold some of them out
+HELD_OUT_SHARE: Final = 0.2  # of the rows, to tell what surprises each channel
+MOST_EPOCHS: Final = 75  # of a first training: few rows would be learnt by heart
+FEWEST_STEPS: Final = 150
 FINAL_RATE: Final = 0.05  # of the cosine decay
 TUNING_RATE: Final = 0.1  # of the base rate
 TUNING_EPOCHS: Final = 2
@@ -74,7 +82,8 @@ def train(
     network = _fresh(transform, settings, torch_seed)
     rows = transform.encode(values)
     chances = cell_weights(rows) if sampled_by_cell else np.ones(len(values))
-    plan = _Plan(settings.steps, settings.learning_rate)
+    most = max(FEWEST_STEPS, MOST_EPOCHS * len(values) // settings.batch)
+    plan = _Plan(min(settings.steps, most), settings.learning_rate)
     _optimise(network, rows, chances, settings, plan, torch_seed, on_step)
     model = Model(
         version="0.0",
@@ -88,7 +97,7 @@ def train(
         noise_seed=seed,
         labels=dict(features.labels),
     )
-    return with_contributions(model, values)
+    return finished(model, values, seed)
 
 
 def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = lambda: None) -> Model:
@@ -110,7 +119,31 @@ def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = 
     generator = torch.Generator().manual_seed(seed)
     plan = _Plan(steps, TUNING_RATE * settings.learning_rate, pull_to=model.weights)
     _optimise(network, rows, np.ones(len(values)), settings, plan, generator, on_step)
-    return with_contributions(replace(model, weights=_weights_of(network), extra={}), values)
+    return finished(replace(model, weights=_weights_of(network), extra={}), values, seed)
+
+
+def finished(model: Model, values: Values, seed: int) -> Model:
+    """Add what explanations compare with, and what a combined score needs."""
+    bare = with_contributions(replace(model, channels=None), values)
+    return with_channels(bare, values, seed) if model.settings.score == "combined" else bare
+
+
+def with_channels(model: Model, values: Values, seed: int) -> Model:
+    """Put reference rows beside the network; a fifth of the (N, D) rows is no reference and tells what surprises.
+
+    Raises:
+        ValueError: There are too few rows, or none can be scored.
+    """
+    rng = np.random.default_rng(seed)
+    is_held_out = rng.random(len(values)) < HELD_OUT_SHARE
+    is_reference = ~is_held_out
+    if len(values) < MIN_PARTED:
+        is_held_out[:] = is_reference[:] = True
+    transform, held_out = model.transform, values[is_held_out][:MOST_HELD_OUT]
+    neighbours = Neighbours.fit(transform.points(transform.encode(values[is_reference])), rng)
+    distances = neighbours.score(transform.points(transform.encode(held_out))).numpy()
+    bounds = Scorer(replace(model, channels=None)).score(held_out).bounds
+    return replace(model, channels=Channels(neighbours, Surprise.fit(bounds), Surprise.fit(distances)))
 
 
 def with_contributions(model: Model, values: Values) -> Model:

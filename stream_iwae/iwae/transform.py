@@ -13,17 +13,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stream_iwae.iwae.kinds import LARGEST, resolve, unit_of
+from stream_iwae.iwae.neighbours import one_hot
+
 SCALE_FLOOR: Final = 0.05  # of a logarithm, and of any constant column
 RANGE_FLOOR: Final = 0.05  # of a gauge's or ratio's range, whatever its unit
 MAX_CLASSES: Final = 255  # the most frequent values of a category; the others count as unseen
 NEAR, FAR = 2.0, 8.0  # divisors of the two bounded scales
 _CLIP: Final = 0.9999  # a location at or past the bound still has an inverse
 _NEAR_LIMIT: Final = 0.95  # beyond it the near scale is saturated and the far one is inverted
-_LIMIT: Final = 1e100  # values beyond it count as it: their squares would overflow
-_LOG_LIMIT: Final = 230.0  # log1p of _LIMIT, nearly
+_LOG_LIMIT: Final = 230.0  # log1p of LARGEST, nearly
 _ROUNDING: Final = 1e-9  # a column that varies by less than this share of its size is constant
-_LOGGED: Final = ("magnitude", "count")
-_KINDS: Final = frozenset({"magnitude", "ratio", "count", "gauge", "category", "cyclic"})
+_LOGGED: Final = ("magnitude", "count", "signed")
+_KINDS: Final = frozenset({"magnitude", "ratio", "count", "gauge", "category", "cyclic", "signed"})
+_EDGE: Final = 0.005  # quantiles between which the bulk of a column lies
+_NEAR_CODE: Final = 0.1  # of the gap between two codes: so close to one, a number is taken for it
 
 
 class Encoded(NamedTuple):
@@ -43,39 +47,45 @@ class Encoded(NamedTuple):
 class Transform:
     """Frozen scales and classes of D features."""
 
-    kinds: tuple[str, ...]  # D
+    kinds: tuple[str, ...]  # D, `number` resolved
+    units: tuple[float, ...]  # C, what log1p counts in
     means: tuple[float, ...]  # C, in the unit after log1p where it applies
     scales: tuple[float, ...]  # C
-    classes: tuple[tuple[int, ...], ...]  # G sorted tuples of CRC-32 codes; class i + 1 is code i
+    classes: tuple[tuple[float, ...], ...]  # G sorted tuples of codes, CRC-32 of texts; class i + 1 is code i
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.kinds) - _KINDS)
         if unknown:
             raise ValueError(f"no such kinds of feature: {unknown}; there are {sorted(_KINDS)}")
-        counts = (len(self.means), len(self.scales), len(self.classes))
-        if counts != (len(self.continuous), len(self.continuous), len(self.categories)):
-            raise ValueError(f"the kinds {self.kinds} do not fit {counts} means, scales and categories")
-        if not np.isfinite([*self.means, *self.scales]).all() or min(self.scales, default=1.0) <= 0:
-            raise ValueError("a mean is not finite or a scale is no positive number")
+        counts = (len(self.units), len(self.means), len(self.scales), len(self.classes))
+        if counts != (*(len(self.continuous),) * 3, len(self.categories)):
+            raise ValueError(f"the kinds {self.kinds} do not fit {counts} units, means, scales and categories")
+        positive = (*self.scales, *self.units)
+        if not np.isfinite([*self.means, *positive]).all() or min(positive, default=1.0) <= 0:
+            raise ValueError("a mean is not finite, or a scale or unit is no positive number")
 
     @classmethod
     def fit(cls, values: NDArray[np.float64], kinds: tuple[str, ...]) -> Self:
-        """Fit on (N, D) raw values; missing and non-finite ones are left out."""
+        """Fit on (N, D) raw values; missing and non-finite ones are left out. A `number` becomes what it looks like."""
         if values.ndim != 2 or values.shape[1] != len(kinds):
             raise ValueError(f"need (N, {len(kinds)}) values, got {values.shape}")
-        means, scales, classes = [], [], []
-        for column, kind in zip(values.T, kinds, strict=True):
-            present = column[np.isfinite(column)]
+        resolved = tuple(resolve(column, kind) for column, kind in zip(values.T, kinds, strict=True))
+        units, means, scales, classes = [], [], [], []
+        for column, kind, given in zip(values.T, resolved, kinds, strict=True):
+            present = column[np.isfinite(column)].clip(-LARGEST, LARGEST)
             if kind == "category":
                 classes.append(_frequent(present))
-            elif kind == "cyclic" or not present.size:
+                continue
+            units.append(unit_of(present) if given == "number" and kind in _LOGGED else 1.0)
+            if kind == "cyclic" or not present.size:
                 means.append(0.0)
                 scales.append(1.0)
             else:
-                flat = _flattened(present.clip(-_LIMIT, _LIMIT), kind)
-                means.append(float(flat.mean()))
-                scales.append(_scale(flat, kind))
-        return cls(kinds, tuple(means), tuple(scales), tuple(classes))
+                flat = _flattened(present, kind, units[-1])
+                bulk = _bulk(flat)
+                means.append(float(bulk.mean()))
+                scales.append(_scale(bulk, kind))
+        return cls(resolved, tuple(units), tuple(means), tuple(scales), tuple(classes))
 
     @property
     def continuous(self) -> list[int]:
@@ -95,11 +105,11 @@ class Transform:
     def encode(self, values: NDArray[np.float64]) -> Encoded:
         """Turn (N, D) raw values into what the network takes, float32 on the CPU."""
         is_there = np.isfinite(values)
-        raw = np.where(is_there, values, 0.0).clip(-_LIMIT, _LIMIT)
+        raw = np.where(is_there, values, 0.0).clip(-LARGEST, LARGEST)
         columns, kinds = self.continuous, [self.kinds[column] for column in self.continuous]
         flat = raw[:, columns]  # (N, C)
         logged = [i for i, kind in enumerate(kinds) if kind in _LOGGED]
-        flat[:, logged] = _flattened(flat[:, logged], "magnitude")
+        flat[:, logged] = _flattened(flat[:, logged], "magnitude", np.asarray(self.units)[logged])
         z = (flat - np.asarray(self.means)) / np.asarray(self.scales)
         near, far = np.tanh(z / NEAR), np.tanh(z / FAR)
         cyclic = [i for i, kind in enumerate(kinds) if kind == "cyclic"]
@@ -113,13 +123,29 @@ class Transform:
             torch.from_numpy(is_there[:, self.categories]).float(),
         )
 
+    def points(self, rows: Encoded) -> Tensor:
+        """Coordinates (N, E) in which a distance has a meaning: both bounded scales, and halves of one-hot classes.
+
+        0 where missing; an unseen class has no 1.
+        """
+        seen = rows.classes * (rows.class_mask > 0)
+        hot = [one_hot(column, count) for column, count in zip(seen.T, self.class_counts, strict=True)]
+        return torch.cat([rows.bounded, *hot], dim=1)
+
+    @property
+    def point_owners(self) -> NDArray[np.int64]:
+        """The column, of D, that each of the E coordinates of `points` comes from."""
+        categories = np.repeat(np.array(self.categories, dtype=np.int64), self.class_counts)
+        return np.array([*self.continuous, *self.continuous, *categories], dtype=np.int64)
+
     def _class_indices(self, raw: NDArray[np.float64]) -> NDArray[np.int64]:
         indices = np.zeros((len(raw), len(self.classes)), dtype=np.int64)
         for i, (column, codes) in enumerate(zip(self.categories, self.classes, strict=True)):
             if codes:
                 known = np.asarray(codes, dtype=np.float64)
-                at = np.minimum(np.searchsorted(known, raw[:, column]), len(known) - 1)
-                indices[:, i] = np.where(known[at] == raw[:, column], at + 1, 0)
+                at = np.searchsorted((known[1:] + known[:-1]) / 2, raw[:, column])  # the nearest code
+                reach = _NEAR_CODE * float(np.diff(known).min(initial=1.0))  # never more: texts' codes lie anywhere
+                indices[:, i] = np.where(np.abs(known[at] - raw[:, column]) <= reach, at + 1, 0)
         return indices
 
     def decode(self, bounded: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -127,7 +153,8 @@ class Transform:
         n_continuous = len(self.continuous)
         near, far = bounded[:, :n_continuous], bounded[:, n_continuous:]
         raw = np.empty_like(near)
-        for i, (column, mean, scale) in enumerate(zip(self.continuous, self.means, self.scales, strict=True)):
+        parts = zip(self.continuous, self.units, self.means, self.scales, strict=True)
+        for i, (column, unit, mean, scale) in enumerate(parts):
             kind = self.kinds[column]
             if kind == "cyclic":
                 raw[:, i] = np.arctan2(near[:, i], far[:, i]) / (2 * np.pi) % 1.0
@@ -136,7 +163,9 @@ class Transform:
             z_far = FAR * np.arctanh(np.clip(far[:, i], -_CLIP, _CLIP))
             flat = np.where(np.abs(near[:, i]) < _NEAR_LIMIT, z_near, z_far) * scale + mean
             if kind in _LOGGED:
-                raw[:, i] = np.expm1(np.clip(flat, 0.0, _LOG_LIMIT))  # these kinds are never below zero
+                least = -_LOG_LIMIT if kind == "signed" else 0.0  # the others are never below zero
+                logs = np.clip(flat, least, _LOG_LIMIT)
+                raw[:, i] = np.sign(logs) * unit * np.expm1(np.abs(logs))
             else:
                 raw[:, i] = np.clip(flat, 0.0, 1.0) if kind == "ratio" else flat
         return raw
@@ -145,6 +174,7 @@ class Transform:
         """Plain values; `from_json` reads them."""
         return {
             "kinds": list(self.kinds),
+            "units": list(self.units),
             "means": list(self.means),
             "scales": list(self.scales),
             "classes": [list(codes) for codes in self.classes],
@@ -155,14 +185,26 @@ class Transform:
         """Read what `to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
         return cls(
             tuple(str(kind) for kind in data["kinds"]),
+            tuple(float(unit) for unit in data["units"]),
             tuple(float(mean) for mean in data["means"]),
             tuple(float(scale) for scale in data["scales"]),
-            tuple(tuple(int(code) for code in codes) for codes in data["classes"]),
+            tuple(tuple(float(code) for code in codes) for codes in data["classes"]),
         )
 
 
-def _flattened(raw: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
-    return np.sign(raw) * np.log1p(np.abs(raw)) if kind in _LOGGED else raw
+def _flattened(raw: NDArray[np.float64], kind: str, unit: float | NDArray[np.float64] = 1.0) -> NDArray[np.float64]:
+    return np.sign(raw) * np.log1p(np.abs(raw) / unit) if kind in _LOGGED else raw
+
+
+def _bulk(flat: NDArray[np.float64]) -> NDArray[np.float64]:
+    """All values, those far out drawn in to within thrice the bulk's width of it: one wild value blinds no column."""
+    low, high = np.quantile(flat, _EDGE, method="higher"), np.quantile(flat, 1 - _EDGE, method="lower")
+    reach = 3 * float(high - low)
+    if reach <= 0:  # but for a few, all are one value: these few are no further out than ten times their middle one
+        low = high = np.median(flat)
+        others = np.abs(flat[flat != low] - low)
+        reach = 10 * float(np.median(others)) if others.size else 0.0
+    return flat.clip(low - reach, high + reach)
 
 
 def _scale(flat: NDArray[np.float64], kind: str) -> float:
@@ -172,10 +214,10 @@ def _scale(flat: NDArray[np.float64], kind: str) -> float:
         return max(deviation, SCALE_FLOOR)
     spread = float(flat.max() - flat.min())
     is_constant = spread <= _ROUNDING * float(np.abs(flat).max())
-    return SCALE_FLOOR if is_constant else max(deviation, RANGE_FLOOR * spread)
+    return SCALE_FLOOR if is_constant else max(deviation, RANGE_FLOOR * spread, 1 / LARGEST)
 
 
-def _frequent(present: NDArray[np.float64]) -> tuple[int, ...]:
+def _frequent(present: NDArray[np.float64]) -> tuple[float, ...]:
     codes, counts = np.unique(present, return_counts=True)
     kept = np.argsort(-counts, kind="stable")[:MAX_CLASSES]
-    return tuple(sorted(int(code) for code in codes[kept]))
+    return tuple(sorted(float(code) for code in codes[kept]))

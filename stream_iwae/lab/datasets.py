@@ -30,8 +30,7 @@ KDD_COLUMNS: Final = (
 )
 """Columns 0 to 40 of KDD Cup 1999 and NSL-KDD, as the events name them."""
 
-KDD_FLAGS: Final = ("land", "logged_in", "root_shell", "su_attempted", "is_host_login", "is_guest_login")
-KDD_CATEGORIES: Final = ("protocol_type", "service", "flag", *KDD_FLAGS)
+KDD_CATEGORIES: Final = ("protocol_type", "service", "flag")  # its texts; numbers show by themselves what they are
 SMD_COLUMNS: Final = tuple(f"m{column:02}" for column in range(38))
 
 

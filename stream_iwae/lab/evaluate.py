@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,19 @@ from stream_iwae.batches import Finding
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.detection.explanation import findings_of_rows
 from stream_iwae.errors import ConfigurationError
-from stream_iwae.iwae.settings import ModelSettings, Objective
+from stream_iwae.iwae.settings import ModelSettings, Objective, ScoreName
 from stream_iwae.lab.evaluation_figures import SAID, Decisions, Ranking, decisions, ranking
 from stream_iwae.lab.evaluation_stream import Tick, frozen, judge_rival, learning
 from stream_iwae.lab.protocols import Trial
 from stream_iwae.lab.rivals import RIVALS, Encoder
 from stream_iwae.pipeline import ServingModel
 
-OURS: Final = ("iwae", "vae", "autoencoder")
+OURS: Final[dict[str, tuple[Objective, ScoreName]]] = {
+    "iwae": ("iwae", "combined"),  # the product's default
+    "iwae-bound": ("iwae", "bound"),
+    "vae": ("vae", "bound"),
+    "autoencoder": ("autoencoder", "bound"),
+}
 LEADING: Final = "iwae"  # the one that the service runs by default
 OF_EDGES: Final = ("midas", "midas-r")  # what they say is known once the stream is read
 MODELS: Final = (*OURS, *RIVALS, *OF_EDGES)
@@ -131,7 +136,8 @@ def evaluate(
     if model in OURS:
         is_learning = learns_on(trial) if learn is None else learn
         run = learning if is_learning else frozen
-        judged = run(trial, ModelSettings(objective=cast("Objective", model)), detection, seed, tick)
+        objective, score = OURS[model]
+        judged = run(trial, ModelSettings(objective=objective, score=score), detection, seed, tick)
         scores, p_values, is_alert = judged.scores, judged.p_values, judged.is_alert
         training_seconds, us_per_row = judged.training_seconds, judged.scoring_seconds / n * 1e6
         strongest = _strongest(trial, scores, p_values, judged.serving, detection.top_features)

@@ -10,11 +10,13 @@ from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
 from stream_iwae.batches import Kind
+from stream_iwae.iwae.kinds import resolve
 from stream_iwae.iwae.transform import MAX_CLASSES
 from stream_iwae.lab.half_space_trees import WINDOW, BlockwiseTrees
 from stream_iwae.lab.labelled_rows import LabelledRows
 
 Values = NDArray[np.float64]
+_KNOWN: Final = {"signed": "magnitude"}  # what a number looks like -> the kind that is encoded alike
 _FLOOR: Final = 0.05  # of a logarithm's deviation, and of the range of anything else
 _LIMIT: Final = 1e100  # beyond it squares overflow
 _LOGGED: Final = (Kind.MAGNITUDE, Kind.COUNT)
@@ -30,7 +32,8 @@ class Encoder:
     """
 
     def __init__(self, warmup: LabelledRows) -> None:
-        self._kinds = warmup.schema.kinds
+        columns = zip(warmup.values.T, warmup.schema.kinds, strict=True)
+        self._kinds = [Kind(_KNOWN.get(looks, looks)) for looks in (resolve(c, str(kind)) for c, kind in columns)]
         numbers = self._numbers(warmup.values)
         is_known = np.isfinite(numbers)
         counts = np.maximum(is_known.sum(axis=0), 1)

@@ -53,7 +53,7 @@ def _shifted(value: float, kind: Kind, spread: float, other: float, rng: np.rand
     match kind:
         case Kind.MAGNITUDE | Kind.COUNT:
             return float((1 + value) * _FACTOR**sign if value > 1 else (1 + value) * _FACTOR)
-        case Kind.GAUGE:
+        case Kind.GAUGE | Kind.NUMBER:
             return float(value + sign * _SPREADS * max(spread, 1e-6))
         case Kind.RATIO:
             return 1.0 - value

@@ -34,10 +34,10 @@ class Comparison:
         planted = plant(held_out, self._schema.kinds, _CANARIES, self._seed)
         before, after = served.weights.score(held_out, tick), weights.score(held_out, tick)
         return Evidence(
-            held_out_serving=before.scores,
-            held_out_candidate=after.scores,
-            reference_serving=served.weights.score(reference, tick).scores,
-            reference_candidate=weights.score(reference, tick).scores,
+            held_out_serving=before.bounds,
+            held_out_candidate=after.bounds,
+            reference_serving=served.weights.score(reference, tick).bounds,
+            reference_candidate=weights.score(reference, tick).bounds,
             recent_p_values=self._p_values(calibration, weights, self._recent(), tick),
             budget_p=self._budget_p(calibration),
             canary_recall_serving=self._recall(served.weights, served.calibration, planted, tick),

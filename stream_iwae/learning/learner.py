@@ -222,7 +222,7 @@ class Learner:
             self._schedule.trained(self._now_ms)
         self._schedule.calibrated(self._now_ms, self._first_ms)
         held_out = self._samples.held_out().values[:COMPARED_ROWS]
-        elbo = -float(np.nanmean(served.weights.score(held_out, tick).scores)) if len(held_out) else None
+        elbo = -float(np.nanmean(served.weights.score(held_out, tick).bounds)) if len(held_out) else None
         return Outcome(job, "promoted", reason, detail, served.version, served.pack(), elbo)
 
     def _kept(self, job: Job, outcome: str, reason: str, detail: str) -> Outcome:

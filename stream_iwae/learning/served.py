@@ -27,6 +27,7 @@ class Scored:
     """What a model says of N rows."""
 
     scores: NDArray[np.float64]  # (N,), nats
+    bounds: NDArray[np.float64]  # (N,), nats: minus the estimated log p(x); one model is compared with another by it
     effective_samples: NDArray[np.float64]  # (N,)
 
 

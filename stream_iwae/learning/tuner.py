@@ -13,15 +13,20 @@ from stream_iwae.iwae.artefact import Model, pack, unpack
 from stream_iwae.iwae.cascade import THRESHOLD_KEY, RowScorer, make_scorer
 from stream_iwae.iwae.scoring import Scorer
 from stream_iwae.iwae.settings import ModelSettings
-from stream_iwae.iwae.training import MIN_ROWS, Features, train, tune
+from stream_iwae.iwae.training import MIN_ROWS, Features, finished, train, tune
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.rows import Rows
 from stream_iwae.learning.served import Scored, Tick, Weights
-from stream_iwae.learning.warmup import distances, inliers, otsu
+from stream_iwae.learning.warmup import KEPT, distances, has_memorised, inliers, otsu
 
 _CLEANING_ROUNDS: Final = 3
 _CLEANING_STEPS: Final = 400
+_GATE_STEPS: Final = 1200  # at most, of the model that may leave rows out
+_GATE_TRIM: Final = 0.1
+_GATE_ROWS: Final = 20_000  # at most, that both models are compared on
+_ASTONISHING: Final = 6.9  # nats of a combined score: one row in a thousand
+_MOST_ODD: Final = 0.1  # share of the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +44,18 @@ class IwaeWeights:
     def score(self, values: NDArray[np.float64], tick: Tick) -> Scored:
         """Score (N, D) raw values."""
         scores = self.scorer.score(values, on_chunk=tick)
-        return Scored(scores.scores, scores.effective_samples)
+        return Scored(scores.scores, scores.bounds, scores.effective_samples)
 
     def tuned(self, rows: Rows, seed: int, tick: Tick) -> Weights:
-        """Fine-tune a copy: a tenth of the base rate, at most two epochs, pulled to these weights."""
-        return IwaeWeights.of(tune(self.model, rows.values, seed, on_step=tick))
+        """Fine-tune a copy: a tenth of the base rate, at most two epochs, pulled to these weights.
+
+        Rows that astonish these weights are left out, unless they are so many that the stream has moved.
+        """
+        values = rows.values
+        is_odd = self.scorer.score(values, on_chunk=tick).scores > _ASTONISHING
+        if self.model.channels is not None and np.mean(is_odd) <= _MOST_ODD:
+            values = values[~is_odd]
+        return IwaeWeights.of(tune(self.model, values, seed, on_step=tick))
 
     def cascading(self, threshold: float) -> Weights | None:
         """The same weights, scoring with more samples near this threshold; None where no cascade is configured."""
@@ -73,10 +85,27 @@ class IwaeMethod:
         """
         schema = self._schema
         features = Features(schema.names, tuple(str(kind) for kind in schema.kinds), schema.digest, labels)
-        values = rows.values
-        if not self._is_warmup_trusted:
-            values = values[self._core(values, features, seed, tick)]
-        return IwaeWeights.of(train(values, features, self._settings, seed, on_step=tick))
+        if self._is_warmup_trusted:
+            return IwaeWeights.of(train(rows.values, features, self._settings, seed, on_step=tick))
+        values = rows.values[self._core(rows.values, features, seed, tick)]
+        return IwaeWeights.of(self._unspoilt(values, features, seed, tick))
+
+    def _unspoilt(self, values: NDArray[np.float64], features: Features, seed: int, tick: Tick) -> Model:
+        """The model of all rows, or, where it has learnt attacks, one that could leave out what fitted worst."""
+        settings = self._settings
+        model = train(values, features, settings, seed, on_step=tick)
+        if settings.trim >= _GATE_TRIM or len(values) < 2 * MIN_ROWS:
+            return model
+        bare = replace(settings, trim=_GATE_TRIM, steps=min(settings.steps, _GATE_STEPS), score="bound")
+        trimmed = train(values, features, bare, seed, on_step=tick)
+        sample = values[:: -(-len(values) // _GATE_ROWS)]
+        scorer = Scorer(trimmed, settings.device)
+        both = [each.score(sample, on_chunk=tick).bounds for each in (Scorer(model, settings.device), scorer)]
+        if not has_memorised(*both):
+            return model
+        scores = scorer.score(values, on_chunk=tick).bounds
+        kept = values[scores <= np.nanquantile(scores, KEPT)]
+        return finished(replace(trimmed, settings=replace(bare, score=settings.score)), kept, seed)
 
     def _core(self, values: NDArray[np.float64], features: Features, seed: int, tick: Tick) -> NDArray[np.bool_]:
         """Rows to learn from, (N,): all, unless a second population is too large to be a tail."""
@@ -85,7 +114,7 @@ class IwaeMethod:
         if len(values) < 2 * MIN_ROWS or not otsu(distance).is_heavy:
             return everything
         core = distance <= np.median(distance)
-        settings = replace(self._settings, steps=min(_CLEANING_STEPS, self._settings.steps))
+        settings = replace(self._settings, steps=min(_CLEANING_STEPS, self._settings.steps), score="bound")
         for _ in range(_CLEANING_ROUNDS):
             model = train(values[core], features, settings, seed, on_step=tick)
             core = inliers(Scorer(model, settings.device).score(values, on_chunk=tick).scores, core)

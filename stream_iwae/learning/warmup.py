@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from stream_iwae.batches import Kind
 
-_HEAVY_ETA: Final = 0.75
+_HEAVY_ETA: Final = 0.78  # two kinds of hosts in a clean simulated network reach .76
 _HEAVY_MASS: Final = 0.28
+_LIMIT: Final = 1e100  # a square of it is still a number
 _FLOOR: Final = 0.05  # of a spread; a constant column says nothing
 _RAREST: Final = 1e-3  # frequency of a category
 _CATEGORY_WEIGHT: Final = 0.3
 _LOGARITHMIC: Final = frozenset({Kind.MAGNITUDE, Kind.COUNT})
+_REJECTED: Final = 0.05  # share of the rows, those that the trimmed model likes least
+_STILL_ODD: Final = 0.9  # share of all rows that a model finds more ordinary than these, unless it has learnt them
+KEPT: Final = 0.9  # share of the rows that a contaminated warm-up is cut down to
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ def distances(values: NDArray[np.float64], kinds: Sequence[Kind]) -> NDArray[np.
             total[is_known] -= _CATEGORY_WEIGHT * np.log(frequency)
         else:
             x = np.sign(known) * np.log1p(np.abs(known)) if kind in _LOGARITHMIC else known
+            x = x.clip(-_LIMIT, _LIMIT)
             total[is_known] += np.abs(np.tanh((x - np.median(x)) / (2 * max(float(x.std()), _FLOOR))))
     return total
 
@@ -87,3 +92,20 @@ def inliers(scores: NDArray[np.float64], core: NDArray[np.bool_]) -> NDArray[np.
     q1, q3 = (float(np.quantile(known, quantile)) for quantile in (0.25, 0.75))
     fence = q3 + 1.5 * (q3 - q1)
     return scores <= fence
+
+
+def has_memorised(scores: NDArray[np.float64], trimmed: NDArray[np.float64]) -> bool:
+    """Whether a model finds ordinary what one that may leave a tenth out rejects: attacks that came again and again.
+
+    Rare habits are rejected by the trimmed model as well, but stay rare to the other one.
+
+    Args:
+        scores: Of the model that had to learn all rows, (N,); NaN rows are left out.
+        trimmed: Of the model that could leave out what fitted worst, (N,).
+    """
+    is_known = np.isfinite(scores) & np.isfinite(trimmed)
+    scores, trimmed = scores[is_known], trimmed[is_known]
+    if not len(scores):
+        return False
+    is_rejected = trimmed >= np.quantile(trimmed, 1 - _REJECTED)
+    return float(np.mean(scores < np.median(scores[is_rejected]))) < _STILL_ODD

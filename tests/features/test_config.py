@@ -45,7 +45,7 @@ def test_an_operand_that_is_no_output_is_computed_but_not_scored():
         ({"aggregate": "entropy", "field": "src"}, Kind.GAUGE),
         ({"aggregate": "last", "field": "service"}, Kind.CATEGORY),
         ({"per_event": "service"}, Kind.CATEGORY),
-        ({"per_event": "bytes"}, Kind.MAGNITUDE),
+        ({"per_event": "bytes"}, Kind.NUMBER),
         ({"time": "hour_of_day"}, Kind.CYCLIC),
         ({"aggregate": "sum", "field": "bytes", "kind": "gauge"}, Kind.GAUGE),
     ],

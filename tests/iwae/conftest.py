@@ -7,6 +7,7 @@ import torch
 
 from stream_iwae.iwae.artefact import Model, empty_network
 from stream_iwae.iwae.settings import ModelSettings
+from stream_iwae.iwae.training import with_channels
 from stream_iwae.iwae.transform import Transform
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `linear_gaussian` is theirs alone
@@ -49,8 +50,9 @@ def make_model():
         weights = {name: gain * tensor for name, tensor in network.state_dict().items()}
         n_features = len(kinds)
         names = tuple(f"f{i}" for i in range(n_features))
-        return Model(
+        model = Model(
             "1.0", "digest", names, settings, transform, weights, (0.0,) * n_features, (1.0,) * n_features, seed
         )
+        return with_channels(model, rows, seed) if settings.score == "combined" else model
 
     return make

@@ -13,6 +13,7 @@ from safetensors.torch import load, save
 from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import MAGIC, pack, unpack
 from stream_iwae.iwae.scoring import Scorer
+from stream_iwae.iwae.settings import ModelSettings
 
 KINDS = ("magnitude", "category", "gauge")
 
@@ -44,6 +45,16 @@ def test_everything_comes_back_as_it_was(model, make_rows):
     assert np.array_equal(
         Scorer(again).explain(rows).contributions, Scorer(model).explain(rows).contributions, equal_nan=True
     )
+
+
+@pytest.mark.parametrize("score", ["bound", "reconstruction"])
+def test_a_model_without_channels_comes_back_without(make_rows, make_model, score):
+    rows = make_rows(80, KINDS)
+    model = make_model(rows, KINDS, ModelSettings(score=score, hidden=(16,), latent=2, score_samples=4, device="cpu"))
+    again = unpack(pack(model))
+
+    assert again.channels is None
+    assert np.array_equal(Scorer(again).score(rows).scores, Scorer(model).score(rows).scores)
 
 
 def test_the_same_model_is_the_same_bytes(model):
@@ -103,6 +114,42 @@ def flatten_scale(manifest, weights):
     manifest["contribution_scales"][0] = 0.0
 
 
+def drop_channels(manifest, weights):
+    manifest["channels"] = None
+
+
+def drop_surprise(manifest, weights):
+    del manifest["channels"]["of_distance"]
+
+
+def spoil_surprise(manifest, weights):
+    manifest["channels"]["of_network"]["scale"] = 0.0
+
+
+def drop_references(manifest, weights):
+    del weights["channel.numbers"]
+
+
+def spoil_references(manifest, weights):
+    weights["channel.numbers"][0, 0] = torch.inf
+
+
+def narrow_references(manifest, weights):
+    weights["channel.numbers"] = weights["channel.numbers"][:, 1:].contiguous()
+
+
+def unknown_class(manifest, weights):
+    weights["channel.classes"][0, 0] = 255
+
+
+def fewer_categories(manifest, weights):
+    weights["channel.classes"] = weights["channel.classes"][:, :0].contiguous()
+
+
+def unknown_unit(manifest, weights):
+    manifest["transform"]["units"][0] = 0.0
+
+
 def unknown_kind(manifest, weights):
     manifest["transform"]["kinds"][0] = "colour"
 
@@ -119,6 +166,15 @@ def unknown_kind(manifest, weights):
         spoil_scale,
         flatten_scale,
         unknown_kind,
+        unknown_unit,
+        drop_channels,
+        drop_surprise,
+        spoil_surprise,
+        drop_references,
+        spoil_references,
+        narrow_references,
+        unknown_class,
+        fewer_categories,
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(model, change):

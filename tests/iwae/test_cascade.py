@@ -63,6 +63,7 @@ def test_only_the_band_around_the_threshold_is_undecided(cascade):
         standard_errors=np.full(7, 0.1),
         effective_samples=np.array([4.0, 4.0, 4.0, 4.0, 4.0, 1.9, 1.0]),
         reconstructions=np.zeros(7),
+        bounds=np.zeros(7),
     )
 
     assert (CLOSE_ERRORS, FEW_SAMPLES) == (3.0, 2.0)

@@ -14,7 +14,7 @@ from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.iwae.training import Features, train
 
 KINDS = ("magnitude", "category", "ratio", "gauge", "cyclic", "category", "count")
-SETTINGS = ModelSettings(hidden=(16,), latent=3, score_samples=6, device="cpu")
+SETTINGS = ModelSettings(score="bound", hidden=(16,), latent=3, score_samples=6, device="cpu")
 
 
 def scores_by_hand(model, rows):
@@ -69,6 +69,7 @@ def random_architecture(rng):
     widths = rng.choice([3, 5, 10, 13, 17, 30, 32, 64, 67], int(rng.integers(1, 3)))
     settings = ModelSettings(
         objective=str(rng.choice(["iwae", "vae", "autoencoder"])),
+        score=str(rng.choice(["combined", "bound", "reconstruction"])),
         hidden=tuple(int(width) for width in widths),
         latent=int(rng.integers(1, 12)),
         score_samples=int(rng.choice([1, 3, 8, 16])),
@@ -86,7 +87,7 @@ def test_no_bit_of_a_row_depends_on_its_company_whatever_the_network(make_rows, 
     order = rng.permutation(len(rows))
     whole, shuffled = scorer.score(rows), scorer.score(rows[order])
 
-    for name in ("scores", "standard_errors", "effective_samples", "reconstructions"):
+    for name in ("scores", "standard_errors", "effective_samples", "reconstructions", "bounds"):
         assert np.array_equal(getattr(whole, name)[order], getattr(shuffled, name), equal_nan=True)
     cut = [scorer.score(part).scores for part in np.split(rows, [1, 60, 61, 300])]
     assert np.array_equal(np.concatenate(cut), whole.scores, equal_nan=True)
@@ -152,6 +153,19 @@ def test_each_objective_and_score_is_what_it_says(model, rows):
     assert ((bound.effective_samples >= 1 - 1e-5) & (bound.effective_samples <= 6 + 1e-4)).all()
 
 
+def test_a_combined_score_is_the_larger_surprise(make_model, rows):
+    combined = make_model(rows, KINDS, replace(SETTINGS, score="combined"))
+    alone = make_model(rows, KINDS, SETTINGS)
+    scored, bounds = Scorer(combined).score(rows), Scorer(alone).score(rows).scores
+    channels, transform = combined.channels, combined.transform
+    distances = channels.neighbours.score(transform.points(transform.encode(rows))).numpy()
+    surprises = [channels.of_network.nats_of(bounds), channels.of_distance.nats_of(distances)]
+
+    assert np.array_equal(scored.bounds, bounds)
+    assert scored.scores == pytest.approx(np.max(surprises, axis=0), rel=1e-4, abs=1e-4)
+    assert 0.05 < np.mean(surprises[1] > surprises[0]) < 0.95
+
+
 def test_the_standard_error_tells_how_far_scores_of_other_draws_lie(model, rows):
     settings = replace(SETTINGS, score_samples=64)
     tables = [Scorer(replace(model, settings=settings, noise_seed=seed)).score(rows[:100]) for seed in range(20)]
@@ -210,6 +224,23 @@ def test_the_planted_fault_is_named_first_nearly_always(planted):
     (_, column), _, _, explained = planted
 
     assert np.mean(np.nanargmax(explained.contributions, axis=1) == column) > 0.95
+
+
+def test_a_row_in_a_gap_is_explained_by_the_feature_that_lies_in_it():
+    """A gauge of two values, and a network that has learnt nothing of it: the distance alone sees what is between."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 1, (600, 5))
+    rows[:, 2] = rng.choice([-4.0, 4.0], 600) + rng.normal(0, 0.1, 600)
+    features = Features(tuple("abcde"), ("gauge",) * 5, "x", {})
+    model = train(rows, features, ModelSettings(hidden=(8,), latent=1, steps=2, device="cpu"), seed=0)
+    between = rows[:60].copy()
+    between[:, 2] = 0.0
+    scorer = Scorer(model)
+    scored, explained = scorer.score(between), scorer.explain(between)
+    by_distance = scored.scores > model.channels.of_network.nats_of(scored.bounds) + 1e-6
+
+    assert np.mean(by_distance) > 0.5
+    assert np.mean(np.nanargmax(explained.contributions[by_distance], axis=1) == 2) > 0.75
 
 
 def test_what_was_expected_is_close_to_what_the_fault_hides(planted):

@@ -92,7 +92,7 @@ def test_protocols_apply_to_a_file(file, tmp_path, protocol):
     [
         (["--label", "Klass"], "did you mean 'Class'"),
         ([], "name the column"),
-        (["--label", "Class", "--models", "iwae,forest"], "none of iwae, vae"),
+        (["--label", "Class", "--models", "iwae,forest"], "none of iwae, iwae-bound"),
         (["--label", "Class", "--protocol", "clean"], "none of clean-warmup"),
         (["--label", "Class", "--budget", "many"], "write a rate such as 20/day"),
         (["--label", "Class", "--models", "midas"], "edges"),

@@ -61,7 +61,7 @@ class GaussianWeights:
         tick()
         z = (values - self.mean) / self.std
         scores = np.sum(0.5 * z**2 + np.log(self.std), axis=1)
-        return Scored(scores, np.full(len(values), 4.0))
+        return Scored(scores, scores, np.full(len(values), 4.0))
 
     def tuned(self, rows, seed, tick):
         tick()

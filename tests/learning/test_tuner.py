@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from stream_iwae.batches import FeatureSchema, Kind, TrainingBatch
 from stream_iwae.detection.calibration import Calibration
@@ -9,7 +10,9 @@ from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import unpack
 from stream_iwae.iwae.cascade import Cascade
+from stream_iwae.iwae.scoring import Scorer
 from stream_iwae.iwae.settings import ModelSettings
+from stream_iwae.learning import tuner
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.rows import Rows
 from stream_iwae.learning.schedule import Job
@@ -153,6 +156,53 @@ def test_a_heavily_contaminated_warm_up_is_cleaned_unless_it_is_trusted():
 
     assert medians[False][1] > medians[False][0] + 5
     assert medians[True][1] < medians[True][0] + 5
+
+
+@pytest.mark.parametrize("is_memorised", [False, True])
+def test_a_model_that_has_memorised_attacks_gives_way_to_one_that_could_leave_them_out(monkeypatch, is_memorised):
+    rng = np.random.default_rng(0)
+    usual, odd = rng.normal(size=(1_500, 16)), rng.normal(0, 8, (80, 16))
+    schema = FeatureSchema(tuple(f"g{i}" for i in range(16)), (Kind.GAUGE,) * 16, ("",) * 16)
+    monkeypatch.setattr(tuner, "has_memorised", lambda *_: is_memorised)
+    weights = IwaeMethod(SETTINGS, schema, is_warmup_trusted=False).first(
+        rows_of(np.vstack([usual, odd])), {}, 1, lambda: None
+    )
+    references = weights.model.channels.neighbours.references
+    attacks = weights.model.transform.points(weights.model.transform.encode(odd))
+    nearest = torch.cdist(attacks, references).min(dim=1).values
+
+    assert weights.model.settings.trim == (0.1 if is_memorised else 0.0)
+    assert weights.model.settings.score == "combined"
+    assert (float(nearest.median()) > 0.5) == is_memorised  # no attack is a reference
+
+
+def test_a_trusted_warm_up_is_not_doubted(monkeypatch):
+    monkeypatch.setattr(tuner, "has_memorised", lambda *_: pytest.fail("nobody should ask"))
+
+    IwaeMethod(SETTINGS, SCHEMA, is_warmup_trusted=True).first(rows_of(traffic(300, 0)), {}, 1, lambda: None)
+
+
+def test_a_fine_tuning_learns_no_row_that_astonishes_unless_the_stream_has_moved(first):
+    learner, _ = first
+    weights = learner.served.weights
+    odd = traffic(60, 5, level=12.0)
+    odd[:, 3] = 5e9  # a protocol of its own
+
+    def tuned(*parts):
+        return weights.tuned(rows_of(np.vstack(parts)), 7, lambda: None).score(odd, lambda: None).scores
+
+    assert np.array_equal(tuned(traffic(1_000, 6), odd), tuned(traffic(1_000, 6)))
+    assert np.median(tuned(traffic(200, 6), np.tile(odd, (10, 1)))) < np.median(tuned(traffic(1_000, 6)))
+
+
+def test_models_are_compared_by_the_bound_whatever_they_score_by(first):
+    weights = first[0].served.weights
+    bare = replace(weights.model, channels=None, settings=replace(weights.model.settings, score="bound"))
+    rows = traffic(50, 8)
+    scored = weights.score(rows, lambda: None)
+
+    assert np.array_equal(scored.bounds, Scorer(bare).score(rows).scores)
+    assert not np.array_equal(scored.bounds, scored.scores)
 
 
 def rows_of(values):

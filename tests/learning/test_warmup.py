@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from stream_iwae.batches import Kind
-from stream_iwae.learning.warmup import distances, inliers, otsu
+from stream_iwae.learning.warmup import distances, has_memorised, inliers, otsu
 
 KINDS = (Kind.MAGNITUDE, Kind.GAUGE, Kind.CATEGORY)
 
@@ -51,6 +51,16 @@ def test_a_missing_value_adds_no_distance():
 
     assert distances(values, KINDS)[0] == 0.0
     assert np.isfinite(distances(values, KINDS)).all()
+
+
+def test_a_model_that_finds_ordinary_what_the_trimmed_one_rejects_has_memorised_it():
+    rng = np.random.default_rng(0)
+    ordinary = rng.normal(size=950)
+    trimmed = np.r_[ordinary, np.full(50, 20.0)]
+
+    assert has_memorised(np.r_[ordinary, np.zeros(50)], trimmed)
+    assert not has_memorised(np.r_[ordinary, np.full(50, 4.0)], trimmed)  # rare to both: a habit
+    assert not has_memorised(np.array([np.nan]), np.array([1.0]))
 
 
 def test_the_fence_is_that_of_the_core():
