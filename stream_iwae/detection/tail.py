@@ -49,7 +49,8 @@ class Tail:
         """The probability of a larger excess, (N,); between knots its logarithm is linear."""
         knots = np.concatenate([np.zeros(1), self.excesses])
         slope = LOG_SURVIVALS[-1] - LOG_SURVIVALS[-2]
-        beyond = (excesses - knots[-1]) / (knots[-1] - knots[-2]) * slope
+        with np.errstate(over="ignore"):  # an excess of more knots than a float holds has survival 0
+            beyond = (excesses - knots[-1]) / (knots[-1] - knots[-2]) * slope
         logs = np.interp(excesses, knots, np.concatenate([np.zeros(1), LOG_SURVIVALS]))
         survival: NDArray[np.float64] = np.exp(logs + np.minimum(beyond, 0.0))
         return survival
