@@ -35,6 +35,8 @@ AVERAGED_SHARE: Final = 0.5  # of a tuning's steps, the last ones, whose weights
 _MAD: Final = 1.4826
 _TERM_SCALE_FLOOR: Final = 0.2  # nats, added in quadrature: a feature that never varies still has a scale
 _EXPLAINED_ROWS: Final = 512  # and up to twice as many: medians need no more, and each costs a millisecond
+_EXPLAINED_WORK: Final = 5_000_000  # rows times features squared: each of D left out costs D; at 200, 50 ms a row
+_FEWEST_EXPLAINED: Final = 128
 
 Values = NDArray[np.float64]
 
@@ -148,7 +150,8 @@ def with_channels(model: Model, values: Values, seed: int) -> Model:
 
 def with_contributions(model: Model, values: Values) -> Model:
     """Set the medians and scales of each feature's share of the score from (N, D) normal rows."""
-    step = max(1, len(values) // _EXPLAINED_ROWS)
+    affordable = max(_FEWEST_EXPLAINED, _EXPLAINED_WORK // values.shape[1] ** 2)
+    step = max(1, len(values) // min(_EXPLAINED_ROWS, affordable))
     terms = Scorer(model).feature_terms(values[::step])
     medians, scales = np.zeros(terms.shape[1]), np.ones(terms.shape[1])
     for i, column in enumerate(terms.T):
