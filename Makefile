@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-# An extra package index, for torch without CUDA (a tenth of the size): make TORCH_INDEX=https://... setup
+# An extra package index, for torch without CUDA (a tenth of the size): make TORCH_INDEX=ADDRESS setup
 TORCH_INDEX ?=
 
 # One thread for each numeric library: the service scales by processes, and figures compare.

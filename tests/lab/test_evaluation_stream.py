@@ -70,7 +70,7 @@ def test_runs_repeat(trial):
 
 
 def test_a_frozen_model_learns_the_whole_warm_up_and_is_calibrated_on_what_follows(trial):
-    shifted = replace(trial, calibration=replace(trial.calibration, values=trial.calibration.values + 1))
+    shifted = replace(trial, calibration=replace(trial.calibration, values=trial.calibration.values + 7))
     high_side = DetectionConfig(low_share=0)  # else ordinary rows are too quiet beside shifted ones
     one, other = (frozen(each, SETTINGS, high_side, 0, nothing) for each in (trial, shifted))
 
