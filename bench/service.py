@@ -33,7 +33,7 @@ def service_rate(config: Config, n_events: int) -> float:
         telemetry=telemetry,
         clock=clock,
         log=get_logger(),
-        load_model=model_loader(config),
+        load_model=model_loader(config, telemetry),
         topics=topics_of(config),
         stages=stages_of(config),
         settings=settings_of(config),

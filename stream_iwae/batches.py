@@ -219,6 +219,17 @@ class Explanations:
     expected_high: NDArray[np.float64]  # (R, D), 95 % quantile
     labels: Mapping[int, str]  # CRC-32 of a category's text -> the text, for `expected`
 
+    @classmethod
+    def joined(cls, parts: "Sequence[Explanations]") -> Self:
+        """The explanations of one model, one part after the other; there is at least one."""
+        return cls(
+            np.concatenate([part.contributions for part in parts]),
+            np.concatenate([part.expected for part in parts]),
+            np.concatenate([part.expected_low for part in parts]),
+            np.concatenate([part.expected_high for part in parts]),
+            parts[0].labels,
+        )
+
 
 class Severity(IntEnum):
     """How rare a verdict is, in shares of the operator's budget."""

@@ -28,7 +28,7 @@ from stream_iwae.first_series import show_service_series, show_trainer_series
 from stream_iwae.learning.tuner import make_learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import ServingModel, Stages
-from stream_iwae.ports import Clock
+from stream_iwae.ports import Clock, Telemetry
 from stream_iwae.replay import Replay
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.serving import load_serving_model
@@ -72,10 +72,15 @@ def settings_of(config: Config) -> ServiceSettings:
     )
 
 
-def model_loader(config: Config) -> Callable[[bytes], ServingModel]:
+def model_loader(config: Config, telemetry: Telemetry) -> Callable[[bytes], ServingModel]:
     """Artefact bytes -> serving model, for this configuration."""
     wanted = schema(config.features, config.events.field_types())
-    return lambda blob: load_serving_model(blob, wanted, config.detection, config.model.device)
+
+    def tell(device: str, chunk_rows: int) -> None:
+        telemetry.count("scorer_out_of_memory", device=device)
+        get_logger().warning("the GPU's memory is full, scoring goes on", device=device, chunk_rows=chunk_rows)
+
+    return lambda blob: load_serving_model(blob, wanted, config.detection, config.model.device, tell)
 
 
 def run_service(path: Path, *, with_trainer: bool) -> None:
@@ -108,7 +113,7 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
             telemetry=telemetry,
             clock=clock,
             log=log,
-            load_model=model_loader(config),
+            load_model=model_loader(config, telemetry),
             topics=topics_of(config),
             stages=stages_of(config),
             settings=settings_of(config),
@@ -165,7 +170,7 @@ def run_replay(path: Path, file: Path, alerts: Path | None, model: Path | None) 
         stages=stages_of(config),
         topics=topics_of(config),
         settings=settings_of(config),
-        load_model=model_loader(config),
+        load_model=model_loader(config, PrometheusTelemetry()),
         make_learner=lambda: make_learner(config.learning, config.model, config.detection, wanted, _SEED),
         log=get_logger(),
         now_ms=SystemClock().now_ms(),

@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
@@ -35,6 +36,7 @@ from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.operator import WindowOperator
 from stream_iwae.windows.progress import Metadata, Progress
 
+EXPLAINED_AT_ONCE: Final = 256  # then the group hears of us: a flood of alerts must not cost membership
 EVERY_RECORD: Final = -1  # a position below every offset: nothing is replayed
 
 
@@ -59,7 +61,15 @@ class ServingModel:
 
     def judge_rows(self, features: FeatureBatch, on_chunk: Callable[[], None]) -> VerdictBatch:
         """Score, then judge."""
-        return self.judge.judge(features, self.scorer.score(features.values, on_chunk), self.scorer.explain)
+        scores = self.scorer.score(features.values, on_chunk)
+        return self.judge.judge(features, scores, partial(self._explain, on_chunk=on_chunk))
+
+    def _explain(self, values: NDArray[np.float64], on_chunk: Callable[[], None]) -> Explanations:
+        parts = []
+        for start in range(0, len(values), EXPLAINED_AT_ONCE):
+            parts.append(self.scorer.explain(values[start : start + EXPLAINED_AT_ONCE]))
+            on_chunk()
+        return Explanations.joined(parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from stream_iwae.detection.judge import Judge
 from stream_iwae.errors import ArtefactError
 from stream_iwae.iwae.artefact import unpack
 from stream_iwae.iwae.cascade import RowScorer, make_scorer
+from stream_iwae.iwae.memory_relief import MemoryRelief
+from stream_iwae.iwae.scoring import pick_device
 from stream_iwae.pipeline import ServingModel
 
 
@@ -46,8 +49,14 @@ class TorchScorer:
         )
 
 
-def load_serving_model(blob: bytes, schema: FeatureSchema, detection: DetectionConfig, device: str) -> ServingModel:
-    """Make a serving model of an artefact.
+def load_serving_model(
+    blob: bytes,
+    schema: FeatureSchema,
+    detection: DetectionConfig,
+    device: str,
+    on_relief: Callable[[str, int], None] = lambda _device, _chunk_rows: None,
+) -> ServingModel:
+    """Make a serving model of an artefact; `on_relief` hears where scoring goes on when a GPU's memory was full.
 
     Raises:
         ArtefactError: It is damaged, has no calibration, or was made for other features.
@@ -61,5 +70,9 @@ def load_serving_model(blob: bytes, schema: FeatureSchema, detection: DetectionC
     if "calibration" not in model.extra:
         raise ArtefactError(f"model {model.version} has no calibration")
     judge = Judge(Calibration.from_json(model.extra["calibration"]), detection)
-    scorer = TorchScorer(model.version, make_scorer(model, device))
-    return ServingModel(model.version, model.schema_digest, scorer, judge)
+    place = pick_device(device)
+    if place.type == "cuda":
+        scorer: RowScorer = MemoryRelief(partial(make_scorer, model), str(place), on_relief)
+    else:
+        scorer = make_scorer(model, device)
+    return ServingModel(model.version, model.schema_digest, TorchScorer(model.version, scorer), judge)

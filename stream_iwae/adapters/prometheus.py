@@ -43,6 +43,7 @@ COUNTERS: Final = {
     "alerts_published": Family(("severity",), "Alerts published."),
     "alerts_publish_failures": Family((), "Transactions that could not be delivered."),
     "model_refused": Family((), "Announced models that were damaged or did not fit."),
+    "scorer_out_of_memory": Family(("device",), "Steps down since a GPU's memory was full, by where scoring went on."),
     "finetune_runs": Family(("outcome",), "Training runs by outcome."),
     "training_records_skipped": Family(("reason",), "Training records that could not be used."),
 }

@@ -32,15 +32,16 @@ class RowScorer(Protocol):
         """Explain (R, D) raw values."""
 
 
-def make_scorer(model: Model, device: str) -> RowScorer:
+def make_scorer(model: Model, device: str, chunk_rows: int | None = None) -> RowScorer:
     """The scorer that a model asks for: with a cascade where it is switched on and its threshold is known."""
     threshold = model.extra.get(THRESHOLD_KEY)
-    first = Scorer(model, device)
+    first = Scorer(model, device, chunk_rows)
     if not model.settings.cascade_samples or threshold is None:
         return first
     settings = replace(model.settings, score_samples=model.settings.cascade_samples, cascade_samples=0)
-    second = Scorer(replace(model, settings=settings), device)
-    second.chunk_rows = max(1, _CHUNK_SAMPLES // settings.score_samples)
+    second = Scorer(
+        replace(model, settings=settings), device, chunk_rows=max(1, _CHUNK_SAMPLES // settings.score_samples)
+    )
     return Cascade(first, second, float(threshold))
 
 
