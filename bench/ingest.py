@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from stream_iwae.adapters.kafka_choice import open_source
 from stream_iwae.bootstrap import stages_of
@@ -15,6 +16,13 @@ from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.windows.operator import WindowOperator
 
 
+class Cost(NamedTuple):
+    """From the first record to the last."""
+
+    seconds: float
+    cpu_s: float  # of all threads
+
+
 def bare_poll(config: Config, topic: str, n_events: int) -> float:
     """Events a second that the client alone delivers, as a newcomer would write the loop."""
     command = [sys.executable, Path(__file__).with_name("bare_poll.py"), config.kafka.client]
@@ -23,8 +31,8 @@ def bare_poll(config: Config, topic: str, n_events: int) -> float:
     return float(done.stdout)
 
 
-def ingest(config: Config, topic: str, n_events: int) -> float:
-    """Events a second from Kafka to feature vectors, through the service's own source."""
+def ingest(config: Config, topic: str, n_events: int) -> Cost:
+    """From Kafka to feature vectors, through the service's own source."""
     stages = stages_of(config)
     decoder = Decoder(stages.events, needed_fields(stages.features))
     windows = WindowOperator(stages.windows, aggregates(stages.features), 0)
@@ -34,14 +42,15 @@ def ingest(config: Config, topic: str, n_events: int) -> float:
         continue
     source.seek(0, 0)
     source.resume(frozenset({0}))
-    n, n_vectors, began = 0, 0, None
+    n, n_vectors, began, began_cpu_s = 0, 0, None, 0.0
     while n < n_events:
         for batch in source.poll(1.0).records:
-            began = began or time.perf_counter()
+            if began is None:
+                began, began_cpu_s = time.perf_counter(), time.process_time()
             events = decoder.decode(batch).events
             n_vectors += len(extractor.extract(windows.add(events, batch.next_offset).windows))
             n += len(batch)
-    seconds = time.perf_counter() - began
+    cost = Cost(time.perf_counter() - began, time.process_time() - began_cpu_s)
     source.close()
     assert n_vectors > n / 12, f"{n} events gave only {n_vectors} vectors"
-    return n / seconds
+    return cost

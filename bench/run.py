@@ -3,19 +3,24 @@
 import argparse
 import json
 import os
+import secrets
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import numpy as np
+from against_quix import against_quix
 from flows import a_config, a_model, a_pool, minute
 from ingest import bare_poll, ingest
 from latency import latency
+from partitions import cost_by_partitions, spread
 from rich.console import Console
 from rich.table import Table
-from service import publish_model, service_rate
+from service import service_cost
+from sizes import table
 
 from stream_iwae.bootstrap import settle_process, stages_of
 from stream_iwae.lab.local_kafka import local_kafka
@@ -23,7 +28,11 @@ from stream_iwae.lab.publish import MessagePublisher, create_topic
 
 TOPIC = "bench"
 ENTITIES = 5_000
+PARTS = ("ingest", "service", "quix", "partitions", "latency", "sizes")
+HALF, NEARLY_FULL = 0.5, 0.9  # of what the service takes
 CLIENTS = {"kafka-python": 60_000, "confluent": 120_000}  # and what the whole service should take, events/s
+
+Row = dict[str, object]
 
 
 def fill(servers: str, n_events: int) -> None:
@@ -40,59 +49,111 @@ def fill(servers: str, n_events: int) -> None:
             number += 1
 
 
-def row(name: str, value: float, unit: str, rival: str = "", ratio: float | None = None) -> dict[str, object]:
+def row(name: str, value: float, unit: str, rival: str = "", ratio: float | None = None) -> Row:
     return {"name": name, "value": round(value, 4), "unit": unit, "rival": rival, "ratio": ratio and round(ratio, 3)}
+
+
+def ingest_rows(servers: str, n_events: int) -> Iterator[Row]:
+    """From Kafka to feature vectors, with either client."""
+    for client in CLIENTS:
+        chosen = a_config(servers, TOPIC, client=client)
+        # Alternating, so that a noisy neighbour hits both.
+        pairs = [
+            (bare_poll(chosen, TOPIC, n_events), n_events / ingest(chosen, TOPIC, n_events).seconds) for _ in range(3)
+        ]
+        bare, ours = (statistics.harmonic_mean(rates) for rates in zip(*pairs, strict=True))
+        yield row(f"ingest-{client}", ours, "events/s", f"bare poll loop {bare:,.0f} events/s", ours / bare)
+
+
+def service_rows(servers: str, blob: bytes, n_events: int) -> Iterator[Row]:
+    """The whole service, with either client."""
+    for client, target in CLIENTS.items():
+        rate = service_rate(servers, blob, n_events, client)
+        yield row(f"service-{client}", rate, "events/s", f"target {target:,.0f} events/s", rate / target)
+
+
+def service_rate(servers: str, blob: bytes, n_events: int, client: str) -> float:
+    """Events a second, by a group of its own."""
+    config = a_config(servers, TOPIC, client=client, group=f"{TOPIC}-{client}-{secrets.token_hex(2)}")
+    return n_events / service_cost(config, n_events, 1, blob).seconds
+
+
+def quix_rows(servers: str, n_events: int) -> Iterator[Row]:
+    """Quix Streams and us per CPU-second, with either client."""
+    per_cpu_s = against_quix(servers, ENTITIES, n_events)
+    for client in CLIENTS:
+        name = "against-quix" if client == "kafka-python" else f"against-quix-{client}"
+        rival = f"Quix Streams {per_cpu_s['quix']:,.0f} events/CPU-s"
+        yield row(name, per_cpu_s[client], "events/CPU-s", rival, per_cpu_s[client] / per_cpu_s["quix"])
+
+
+def partition_rows(servers: str, blob: bytes, n_events: int) -> Iterator[Row]:
+    """The same events on more and more partitions."""
+    for count, costs in cost_by_partitions(servers, blob, ENTITIES, n_events, (1, 2, 4, 8), n_runs=5):
+        yield row(f"cpu-partitions-{count}", statistics.median(costs), "CPU-s/million", f"5 runs: {spread(costs)}")
+
+
+def latency_rows(servers: str, blob: bytes, load: float, rate: float) -> Iterator[Row]:
+    """Of alerts, by how many windows close together, at this share of what the service takes."""
+    pace, prefix = load * rate, "latency" if load == HALF else f"latency-at-{load:.0%}"
+    for n_entities, n_minutes in ((100, 400), (1_000, 150), (10_000, 20)):
+        measured = latency(servers, blob, n_entities, pace, n_minutes, f"{prefix.rstrip('%')}-{n_entities}")
+        for quantile, most in (("p50", 0.3), ("p99", 1.0)):
+            value = measured[quantile]
+            name = f"{prefix}-{quantile}-{n_entities}-windows"
+            last = row(name, value, "s", f"target {most} s, at {pace:,.0f} events/s", value / most)
+            yield last
+    if load == HALF:
+        yield {**last, "name": "latency"}  # the figure to hold: p99 of 10,000 windows closing together
+
+
+def size_rows(n_events: int) -> Iterator[Row]:
+    """More and more entities and features."""
+    for n_entities, n_features, found in table((1_000, 10_000, 100_000), (10, 20, 50, 200), n_events):
+        name = f"size-{n_entities}-entities-{n_features}-features"
+        yield row(f"{name}-cpu", found["us"], "us/event")
+        yield row(f"{name}-memory", found["peak_mb"], "MB", f"{found['added_mb']:,.0f} MB more than idle")
+
+
+def all_rows(servers: str, wanted: set[str], n_events: int) -> Iterator[Row]:
+    """Whatever is wanted, in the order of the table."""
+    if {"ingest", "service", "latency"} & wanted:
+        fill(servers, n_events)
+    blob = a_model(config := a_config(servers, TOPIC), stages_of(config))
+    if "ingest" in wanted:
+        yield from ingest_rows(servers, n_events)
+    if "service" in wanted:
+        yield from service_rows(servers, blob, n_events)
+    if "quix" in wanted:
+        yield from quix_rows(servers, min(n_events, 500_000))
+    if "partitions" in wanted:
+        yield from partition_rows(servers, blob, min(n_events, 1_000_000))
+    if "latency" in wanted:
+        rate = service_rate(servers, blob, n_events, "kafka-python")
+        for load in (HALF, NEARLY_FULL):
+            yield from latency_rows(servers, blob, load, rate)
+    if "sizes" in wanted:
+        yield from size_rows(n_events // 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000, help="on the topic before anything is measured")
-    parser.add_argument("--only", choices=["ingest", "service", "latency"], help="one of them")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one of them; may be given several times")
     options = parser.parse_args()
     settle_process()
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     console = Console()
     with local_kafka() as kafka:
-        servers = kafka.bootstrap_servers
-        config = a_config(servers, TOPIC)
-        console.print(f"filling a topic with {options.events:,} events")
-        fill(servers, options.events)
-        blob = a_model(config, stages_of(config))
-        rate = 60_000.0
-        for client, target in CLIENTS.items():
-            chosen = a_config(servers, TOPIC, client=client, group=f"{TOPIC}-{client}")
-            if options.only in {None, "ingest"}:
-                # Alternating, so that a noisy neighbour hits both.
-                pairs = [
-                    (bare_poll(chosen, TOPIC, options.events), ingest(chosen, TOPIC, options.events)) for _ in range(3)
-                ]
-                bare, ours = (statistics.harmonic_mean(rates) for rates in zip(*pairs, strict=True))
-                rival = f"bare poll loop {bare:,.0f} events/s"
-                rows.append(row(f"ingest-{client}", ours, "events/s", rival, ours / bare))
-                console.print(rows[-1])
-            if options.only in {None, "service"}:
-                if client == "kafka-python":
-                    publish_model(chosen, blob)
-                taken = service_rate(chosen, options.events)
-                rate = taken if client == config.kafka.client else rate
-                rival = f"target {target:,.0f} events/s"
-                rows.append(row(f"service-{client}", taken, "events/s", rival, taken / target))
-                console.print(rows[-1])
-        if options.only in {None, "latency"}:
-            pace = rate / 2
-            for n_entities, n_minutes in ((100, 400), (1_000, 150), (10_000, 20)):
-                measured = latency(servers, blob, n_entities, pace, n_minutes, f"latency-{n_entities}")
-                for quantile, most in (("p50", 0.3), ("p99", 1.0)):
-                    value = measured[quantile]
-                    name = f"latency-{quantile}-{n_entities}-windows"
-                    rows.append(row(name, value, "s", f"target {most} s, at {pace:,.0f} events/s", value / most))
-                console.print(rows[-2:])
-            rows.append({**rows[-1], "name": "latency"})  # the figure to hold: p99 of 10,000 windows closing together
+        console.print(f"{options.events:,} events")
+        for found in all_rows(kafka.bootstrap_servers, set(options.only or PARTS), options.events):
+            rows.append(found)
+            console.print(found)
     Path(__file__).with_name("results.json").write_text(json.dumps(rows, indent=2) + "\n")
-    table = Table("name", "value", "unit", "rival", "ratio")
+    shown = Table("name", "value", "unit", "rival", "ratio")
     for entry in rows:
-        table.add_row(*(f"{v:,.4g}" if isinstance(v, float) else str(v) for v in entry.values()))
-    console.print(table)
+        shown.add_row(*(f"{v:,.4g}" if isinstance(v, float) else str(v) for v in entry.values()))
+    console.print(shown)
 
 
 if __name__ == "__main__":
