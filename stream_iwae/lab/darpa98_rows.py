@@ -28,6 +28,7 @@ SECTIONS: Final[dict[str, Any]] = {
         {"name": "top_source_share", "aggregate": "top_share", "field": "src"},
         {"name": "source_entropy", "aggregate": "entropy", "field": "src", "unit": "nats"},
         {"name": "connections_per_source", "ratio": ["connections", "sources"], "unit": "connections"},
+        {"name": "source_reach", "aggregate": "reach", "field": "src", "unit": "hosts"},
     ],
 }
 """The same as in deploy/examples/darpa98.yaml, which an installed package may lack."""

@@ -15,9 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stream_iwae.windows.value_counts import ValueCounts
 
 Aggregation = Literal[
-    "count", "sum", "mean", "std", "min", "max", "quantile", "distinct", "entropy", "top_share", "share", "rate", "last"
-]
-BY_VALUE: Final = ("distinct", "entropy", "top_share", "quantile")  # need counts of values to merge
+    "count", "sum", "mean", "std", "min", "max", "quantile",
+    "distinct", "entropy", "top_share", "reach", "share", "rate", "last",
+]  # fmt: skip
+BY_VALUE: Final = ("distinct", "entropy", "top_share", "reach", "quantile")  # need counts of values to merge
 NEEDS_NUMBERS: Final = ("sum", "mean", "std", "min", "max", "quantile", "rate")
 RESERVED: Final = (  # columns of a batch beside its aggregates
     "entity", "source", "offset", "timestamp_ms", "window_start_ms", "window_end_ms",
@@ -108,7 +109,7 @@ class AggregateConfig(BaseModel):
     @property
     def is_counted(self) -> bool:
         """Whether counts of values give it exactly."""
-        return self.aggregate in {"distinct", "entropy", "top_share"}
+        return self.aggregate in {"distinct", "entropy", "top_share", "reach"}
 
     # --- at once --------------------------------------------------------------------------------
 
@@ -136,7 +137,7 @@ class AggregateConfig(BaseModel):
                 out = values.quantile(self.q or 0.5, interpolation="lower")
             case "last":
                 out = values.last()
-            case "distinct" | "entropy" | "top_share":
+            case "distinct" | "entropy" | "top_share" | "reach":
                 raise ValueError(f"{self.name}: counted, see `finish_counts`")
         return out.alias(self.name)
 
@@ -152,7 +153,7 @@ class AggregateConfig(BaseModel):
                 out = value * _per_second(size_ms)
             case "std" | "entropy":
                 out = pl.when(value.is_not_null()).then(0.0)
-            case "top_share":
+            case "top_share" | "reach":
                 out = pl.when(value.is_not_null()).then(1.0)
             case "distinct":
                 out = value.is_not_null().cast(pl.Float64)
@@ -250,8 +251,12 @@ class AggregateConfig(BaseModel):
         kept = column if self.where is None else pl.when(self.where.expression()).then(column)
         return _bucket(kept) if self.aggregate == "quantile" else kept
 
-    def finish_counts(self, counts: ValueCounts, n_entities: int) -> NDArray[np.float64]:
-        """The finished value of each entity, (E,); NaN where there is none."""
+    def finish_counts(self, counts: ValueCounts, windows: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """The finished value of each entity, (E,); NaN where there is none.
+
+        `windows` numbers the window of each entity, (E,).
+        """
+        n_entities = len(windows)
         match self.aggregate:
             case "distinct":
                 return counts.distinct(n_entities)
@@ -259,6 +264,8 @@ class AggregateConfig(BaseModel):
                 return counts.entropy(n_entities)
             case "top_share":
                 return counts.top_share(n_entities)
+            case "reach":
+                return counts.reach(windows)
             case _:
                 return _from_bucket(counts.quantile(self.q or 0.5, n_entities))
 

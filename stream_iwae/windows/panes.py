@@ -122,24 +122,29 @@ class Reducer:
         rows = pl.concat([part for _, panes in windows for pane in panes for part in pane.rows], rechunk=True)
         groups, _ = numbered(rows["entity"])
         ends = pl.lit(windows[0][0], dtype=pl.Int64)
+        window = np.zeros(rows.height, dtype=np.uint32)
         if len(windows) > 1:
             heights = [sum(pane.n_rows for pane in panes) for _, panes in windows]
             ends = pl.col("window_end_ms").first()
             rows = rows.with_columns(window_end_ms=np.repeat([end for end, _ in windows], heights))
-            window = np.repeat(np.arange(len(windows), dtype=np.uint64), heights)
-            groups, _ = numbered(pl.Series(window << np.uint64(32) | groups))
+            window = np.repeat(np.arange(len(windows), dtype=np.uint32), heights)
+            groups, _ = numbered(pl.Series(window.astype(np.uint64) << np.uint64(32) | groups))
         finished = [aggregate.direct(self._size_ms) for aggregate in self._aggregates if not aggregate.is_counted]
         grouped = rows.with_columns(group=groups).group_by("group")
         out = grouped.agg(pl.col("entity").first(), ends.alias("window_end_ms"), *_NUMBERS, *finished).sort("group")
-        return out.with_columns(*self._by_counts(rows, groups, out.height)).sort("window_end_ms", "entity")
+        window_of = np.empty(out.height, dtype=np.uint32)
+        window_of[groups] = window
+        return out.with_columns(*self._by_counts(rows, groups, window_of)).sort("window_end_ms", "entity")
 
-    def _by_counts(self, rows: pl.DataFrame, groups: NDArray[np.uint32], n_groups: int) -> list[pl.Series]:
-        """The aggregates that counts of values give sooner than the rows of each group."""
+    def _by_counts(
+        self, rows: pl.DataFrame, groups: NDArray[np.uint32], window_of: NDArray[np.uint32]
+    ) -> list[pl.Series]:
+        """The aggregates that counts of values give sooner than the rows of each group, whose windows are (G,)."""
         aggregates = [aggregate for aggregate in self._by_value if aggregate.is_counted]
         columns = rows.select(**{aggregate.counted: self._counted[aggregate.counted] for aggregate in aggregates})
         counts = {column.name: ValueCounts.count(groups, column) for column in columns}
         return [
-            pl.Series(aggregate.name, aggregate.finish_counts(counts[aggregate.counted], n_groups), nan_to_null=True)
+            pl.Series(aggregate.name, aggregate.finish_counts(counts[aggregate.counted], window_of), nan_to_null=True)
             for aggregate in aggregates
         ]
 
@@ -188,14 +193,15 @@ class Reducer:
 
     def _finish(self, partial: Partial) -> pl.DataFrame:
         """A partial -> one finished row an entity, sorted by entity."""
-        frame, n_entities = partial.scalars, partial.scalars.height
+        frame = partial.scalars
+        one_window = np.zeros(frame.height, dtype=np.uint32)
         columns: list[pl.Series | pl.Expr] = []
         for aggregate in self._aggregates:
             expression = aggregate.finish(self._size_ms)
             if expression is not None:
                 columns.append(expression)
             else:
-                found = aggregate.finish_counts(partial.counts[aggregate.counted], n_entities)
+                found = aggregate.finish_counts(partial.counts[aggregate.counted], one_window)
                 columns.append(pl.Series(aggregate.name, found, nan_to_null=True))
         leading = ("entity", "source", "n_events", "first_offset", "last_offset")
         return frame.select(*leading, *columns).sort("entity")

@@ -1,4 +1,4 @@
-"""How often each value of a field occurred, an entity: what distinct, entropy, top share and quantile merge.
+"""How often each value of a field occurred, an entity: what distinct, entropy, top share, reach and quantile merge.
 
 Entities and values are numbered, and a pair of numbers is one 64-bit key, because counting and merging
 keys is ten times as fast as counting pairs of texts.
@@ -103,6 +103,17 @@ class ValueCounts:
         top = np.maximum.reduceat(self.n, self._starts) if len(self) else self.n
         return self._spread(top / self._sums(self.n), n_entities)
 
+    def reach(self, windows: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """The most entities of the same window, itself among them, that share any one of its values.
+
+        `windows` numbers the window of each entity, (E,).
+        """
+        if not len(self):
+            return np.full(len(windows), np.nan)
+        values = (self.keys & _LOW) | (windows[self.entities].astype(np.uint64) << _SHIFT)
+        _, numbers, n_met = np.unique(values, return_inverse=True, return_counts=True)  # a pair is one entity
+        return self._spread(np.maximum.reduceat(n_met[numbers], self._starts), len(windows))
+
     def quantile(self, q: float, n_entities: int) -> NDArray[np.float64]:
         """The value at rank floor(q (n - 1)) of each entity, among values that are numbers."""
         if not len(self):
@@ -121,7 +132,7 @@ class ValueCounts:
     def _sums(self, amounts: NDArray[np.int64] | NDArray[np.float64]) -> NDArray[np.float64]:
         return (np.add.reduceat(amounts, self._starts) if len(self) else amounts).astype(np.float64)
 
-    def _spread(self, found: NDArray[np.float64], n_entities: int) -> NDArray[np.float64]:
+    def _spread(self, found: NDArray[np.float64] | NDArray[np.int64], n_entities: int) -> NDArray[np.float64]:
         out = np.full(n_entities, np.nan)
         out[self.entities[self._starts]] = found
         return out

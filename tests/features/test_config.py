@@ -42,6 +42,7 @@ def test_an_operand_that_is_no_output_is_computed_but_not_scored():
         ({"aggregate": "distinct", "field": "src"}, Kind.MAGNITUDE),
         ({"aggregate": "share", "where": {"field": "proto", "equals": "tcp"}}, Kind.RATIO),
         ({"aggregate": "top_share", "field": "src"}, Kind.RATIO),
+        ({"aggregate": "reach", "field": "src"}, Kind.MAGNITUDE),
         ({"aggregate": "entropy", "field": "src"}, Kind.GAUGE),
         ({"aggregate": "last", "field": "service"}, Kind.CATEGORY),
         ({"per_event": "service"}, Kind.CATEGORY),

@@ -34,6 +34,7 @@ def test_a_window_is_a_minute_of_a_host_and_holds_its_largest_edge(tmp_path):
     [flooded] = [row for (entity, _), row in by_window.items() if entity == "2.2.2.3"]
     assert rows.values[flooded, 0] == 30
     assert rows.values[flooded, 1] == 30
+    assert rows.values[flooded, 5] == 1, "each of its sources asks no other host"
     assert rows.has_time
     assert not rows.is_series
     assert rows.known_scores["midas-r"].argmax() == flooded

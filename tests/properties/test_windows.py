@@ -38,6 +38,8 @@ AGGREGATES = [
         {"name": "sizes", "aggregate": "distinct", "field": "size", "where": TCP},
         {"name": "mixture", "aggregate": "entropy", "field": "proto"},
         {"name": "top", "aggregate": "top_share", "field": "size"},
+        {"name": "reach", "aggregate": "reach", "field": "size"},
+        {"name": "tcp_reach", "aggregate": "reach", "field": "size", "where": TCP},
         {"name": "latest", "aggregate": "last", "field": "size"},
         {"name": "latest_proto", "aggregate": "last", "field": "proto"},
     )
@@ -145,7 +147,18 @@ def meets(where, event):
     return value is not None and where.at_least <= value <= where.at_most
 
 
-def plain_value(aggregate, events, size_ms):
+def plain_reach(aggregate, events, by_entity):
+    """The most entities of the window that share one of the values of these events."""
+    values, *others = (
+        {event[aggregate.field] for event in one if aggregate.where is None or meets(aggregate.where, event)} - {None}
+        for one in (events, *by_entity.values())
+    )
+    return max((sum(value in other for other in others) for value in values), default=None)
+
+
+def plain_value(aggregate, events, by_entity, size_ms):
+    if aggregate.aggregate == "reach":
+        return plain_reach(aggregate, events, by_entity)
     kept = [event for event in events if aggregate.where is None or meets(aggregate.where, event)]
     if aggregate.field is None:
         return len(kept) / (len(events) if aggregate.aggregate == "share" else 1)
@@ -258,7 +271,7 @@ def windows_by_plain_loop(events, config):
             row = {"entity": entity, "window_start_ms": start, "window_end_ms": start + size, "n_events": len(found)}
             row |= {"first_offset": min(e["offset"] for e in found), "last_offset": max(e["offset"] for e in found)}
             row |= {"silence_p_value": None}
-            rows.append(row | {a.name: plain_value(a, found, size) for a in AGGREGATES})
+            rows.append(row | {a.name: plain_value(a, found, by_entity, size) for a in AGGREGATES})
         if config.absent_windows:
             present = {entity: found[-1]["source"] or "" for entity, found in by_entity.items()}
             for entity, p_value in presence.wave(present):

@@ -37,6 +37,8 @@ AGGREGATES = tuple(
         {"name": "peers", "aggregate": "distinct", "field": "peer"},
         {"name": "mix", "aggregate": "entropy", "field": "peer"},
         {"name": "top", "aggregate": "top_share", "field": "peer", "where": {"field": "bytes", "at_most": 80}},
+        {"name": "reach", "aggregate": "reach", "field": "peer"},
+        {"name": "reach_of_large", "aggregate": "reach", "field": "peer", "where": {"field": "bytes", "at_least": 50}},
         {"name": "large", "aggregate": "share", "where": {"field": "bytes", "at_least": 50}},
         {"name": "rate", "aggregate": "rate", "field": "bytes"},
         {"name": "last_bytes", "aggregate": "last", "field": "bytes"},
@@ -122,7 +124,10 @@ def logs(draw, max_size=40):
 def plain_windows(events, config):
     """Windows closed by the events alone: rows (entity, start, end, n, first, last, *aggregates), and n late."""
     if config.kind == "record":
-        rows = [_row(event.entity, event.timestamp_ms, event.timestamp_ms + 1, [event], config) for event in events]
+        rows = [
+            _row(event.entity, event.timestamp_ms, event.timestamp_ms + 1, [event], [[event]], config)
+            for event in events
+        ]
         return rows, 0
     kept, n_late, highest = [], 0, -math.inf
     for event in events:
@@ -138,7 +143,10 @@ def plain_windows(events, config):
         for start in range(first, pane + 1, config.step):
             windows[start + config.size, event.entity].append(event)
     closed = sorted(item for item in windows.items() if item[0][0] <= highest - config.grace)
-    return [_row(entity, end - config.size, end, held, config) for (end, entity), held in closed], n_late
+    together = defaultdict(list)
+    for (end, _), held in closed:
+        together[end].append(held)
+    return [_row(entity, end - config.size, end, held, together[end], config) for (end, entity), held in closed], n_late
 
 
 def folded(events, max_entities):
@@ -147,20 +155,28 @@ def folded(events, max_entities):
     return [event if event.entity in names else event._replace(entity=OTHER_ENTITY) for event in events]
 
 
-def _row(entity, start, end, events, config):
+def _row(entity, start, end, events, together, config):
     offsets = [event.offset for event in events]
-    values = [_aggregate(aggregate, events, config.size) for aggregate in AGGREGATES]
+    values = [_aggregate(aggregate, events, together, config.size) for aggregate in AGGREGATES]
     return [entity, start, end, len(events), min(offsets), max(offsets), *values]
 
 
-def _aggregate(aggregate, events, size_ms):
+def _aggregate(aggregate, events, together, size_ms):
     matching = [event for event in events if _meets(aggregate.where, event)]
     if aggregate.field is None:
         return len(matching) / (len(events) if aggregate.aggregate == "share" else 1)
-    values = [value for event in matching if (value := getattr(event, aggregate.field)) is not None]
+    values = _values(aggregate, events)
+    if aggregate.aggregate == "reach":
+        return max((sum(value in _values(aggregate, other) for other in together) for value in values), default=None)
     if aggregate.aggregate == "distinct":
         return len(set(values))
     return _OF_VALUES[aggregate.aggregate](values, aggregate.q, size_ms) if values else None
+
+
+def _values(aggregate, events):
+    """The values that count: present, of events that meet the condition."""
+    found = (getattr(event, aggregate.field) for event in events if _meets(aggregate.where, event))
+    return [value for value in found if value is not None]
 
 
 def _std(values):

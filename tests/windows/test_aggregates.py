@@ -53,6 +53,8 @@ def test_the_sum_of_nothing_is_missing_and_zero_is_a_number():
         ({"aggregate": "distinct", "field": "x"}, 3),
         ({"aggregate": "entropy", "field": "p"}, math.log(2)),
         ({"aggregate": "top_share", "field": "x"}, 0.5),
+        ({"aggregate": "reach", "field": "x"}, 1),
+        ({"aggregate": "reach", "field": "x", "where": {"field": "p", "equals": "icmp"}}, None),
         ({"aggregate": "share", "where": {"field": "p", "equals": "tcp"}}, 0.4),
         ({"aggregate": "count", "where": {"field": "x", "at_least": 3}}, 3),
         ({"aggregate": "sum", "field": "x", "where": {"field": "p", "in": ["tcp", "icmp"]}}, 10),
