@@ -22,7 +22,7 @@ from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.events.config import EventsConfig
-from stream_iwae.features.config import FeaturesConfig, check_fields
+from stream_iwae.features.config import FeaturesConfig, check_fields, check_windows
 from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.learning.config import LearningConfig
@@ -100,6 +100,7 @@ class Config(BaseSettings):
         except ValidationError as error:
             raise _explained(error, cls) from error
         check_fields(config.features, config.events.field_types())
+        check_windows(config.features, config.windows.kind)
         return config
 
 

@@ -319,6 +319,7 @@ class Pipeline:
         self._counters.settle(committed_offset)
         return {
             "presence": self._windows.presence.take_changes(),
+            "pasts": self._windows.pasts.state.take_changes(),
             "counters": self._counters.state.take_changes(),
             "incidents": self._incidents.state.take_changes(),
             "profiles": self._extractor.profiles.state.take_changes(),
@@ -328,6 +329,7 @@ class Pipeline:
         """One shard of the state by kind, as `take_state_changes` would build it up."""
         return {
             "presence": self._windows.presence.shard(number),
+            "pasts": self._windows.pasts.state.shard(number),
             "counters": self._counters.state.shard(number),
             "incidents": self._incidents.state.shard(number),
             "profiles": self._extractor.profiles.state.shard(number),
@@ -348,6 +350,7 @@ class Pipeline:
         self.history_until = metadata.history_until
         self._windows.restore(progress)
         self._windows.presence.restore(state.get("presence", {}))  # type: ignore[arg-type]  # as decoded
+        self._windows.pasts.restore(state.get("pasts", {}))  # type: ignore[arg-type]
         self._counters.restore(state.get("counters", {}))  # type: ignore[arg-type]
         self._incidents.state.restore(state.get("incidents", {}))  # type: ignore[arg-type]
         self._extractor.profiles.restore(state.get("profiles", {}))  # type: ignore[arg-type]

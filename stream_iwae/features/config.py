@@ -34,6 +34,7 @@ class FeatureConfig(BaseModel):
     field: str | None = Field(None, description="The event field that is aggregated")
     q: float | None = Field(None, description="Of a quantile")
     where: dict[str, Any] | None = Field(None, description="Only events that meet this condition")
+    past_windows: int | None = Field(None, description="Of a surge: windows over which the past fades; 10080")
     per_event: str | None = Field(None, description="Of `record` windows: an event field as it is")
     ratio: tuple[str, str] | None = Field(None, description="Numerator and denominator, other features' names")
     time: Literal["hour_of_day", "day_of_week"] | None = Field(None, description="Phase of the window's start, UTC")
@@ -46,8 +47,8 @@ class FeatureConfig(BaseModel):
     def _one_source(self) -> Self:
         if sum(given is not None for given in (self.aggregate, self.per_event, self.ratio, self.time)) != 1:
             raise ValueError(f"feature {self.name!r} needs exactly one of aggregate, per_event, ratio, time")
-        if self.aggregate is None and (self.field, self.q, self.where) != (None, None, None):
-            raise ValueError(f"feature {self.name!r}: field, q and where belong to an aggregate")
+        if self.aggregate is None and (self.field, self.q, self.where, self.past_windows) != (None,) * 4:
+            raise ValueError(f"feature {self.name!r}: field, q, where and past_windows belong to an aggregate")
         self.as_aggregate()
         if self.profile and (self.time is not None or self.kind in _WITHOUT_PROFILE):
             raise ValueError(f"feature {self.name!r}: only a number has a usual range, so profile does not go here")
@@ -59,7 +60,7 @@ class FeatureConfig(BaseModel):
             return AggregateConfig(name=self.name, aggregate="last", field=self.per_event)
         if self.aggregate is None:
             return None
-        given = {"name": self.name, "aggregate": self.aggregate, "field": self.field, "q": self.q, "where": self.where}
+        given = self.model_dump(include={"name", "aggregate", "field", "q", "where", "past_windows"})
         return AggregateConfig.model_validate({key: value for key, value in given.items() if value is not None})
 
     def derived_names(self) -> tuple[str, ...]:
@@ -194,6 +195,18 @@ def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None
         if (kind is Kind.CATEGORY and not is_value) or (kind is not Kind.CATEGORY and is_value and is_text):
             remedy = "a category is one text of a window: use it with `last` or `per_event`, and for every text"
             raise ConfigurationError(f"features.{feature.name}.kind", kind.value, remedy)
+
+
+def check_windows(config: FeaturesConfig, kind: str) -> None:
+    """Check that every feature has a meaning in windows of a kind.
+
+    Raises:
+        ConfigurationError: One compares whole windows, and each event is one.
+    """
+    for aggregate in aggregates(config):
+        if kind == "record" and aggregate.aggregate == "surge":
+            remedy = "compares a window's events with those before; take windows.kind tumbling or hopping"
+            raise ConfigurationError(f"features.{aggregate.name}.aggregate", "surge", remedy)
 
 
 def _is_text(feature: FeatureConfig, field_types: Mapping[str, str]) -> bool:

@@ -29,6 +29,7 @@ SECTIONS: Final[dict[str, Any]] = {
         {"name": "source_entropy", "aggregate": "entropy", "field": "src", "unit": "nats"},
         {"name": "connections_per_source", "ratio": ["connections", "sources"], "unit": "connections"},
         {"name": "source_reach", "aggregate": "reach", "field": "src", "unit": "hosts"},
+        {"name": "source_surge", "aggregate": "surge", "field": "src", "unit": "times its mean"},
     ],
 }
 """The same as in deploy/examples/darpa98.yaml, which an installed package may lack."""

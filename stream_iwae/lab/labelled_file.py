@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.events.config import EventsConfig
-from stream_iwae.features.config import FeaturesConfig, check_fields
+from stream_iwae.features.config import FeaturesConfig, check_fields, check_windows
 from stream_iwae.lab.automatic_mapping import automatic_mapping, choose_columns
 from stream_iwae.lab.label_column import read_labels
 from stream_iwae.lab.labelled_rows import LabelledRows, Mask, RowMaker, RowMapping
@@ -117,6 +117,7 @@ def read_mapping(path: Path) -> RowMapping:
         _read_section(path, "features", FeaturesConfig, sections["features"]),
     )
     check_fields(mapping.features, mapping.events.field_types())
+    check_windows(mapping.features, mapping.windows.kind)
     return mapping
 
 

@@ -16,14 +16,15 @@ from stream_iwae.windows.value_counts import ValueCounts
 
 Aggregation = Literal[
     "count", "sum", "mean", "std", "min", "max", "quantile",
-    "distinct", "entropy", "top_share", "reach", "share", "rate", "last",
+    "distinct", "entropy", "top_share", "reach", "surge", "share", "rate", "last",
 ]  # fmt: skip
-BY_VALUE: Final = ("distinct", "entropy", "top_share", "reach", "quantile")  # need counts of values to merge
+BY_VALUE: Final = ("distinct", "entropy", "top_share", "reach", "surge", "quantile")  # need counts of values to merge
 NEEDS_NUMBERS: Final = ("sum", "mean", "std", "min", "max", "quantile", "rate")
 RESERVED: Final = (  # columns of a batch beside its aggregates
     "entity", "source", "offset", "timestamp_ms", "window_start_ms", "window_end_ms",
     "n_events", "first_offset", "last_offset", "silence_p_value",
 )  # fmt: skip
+PAST_WINDOWS: Final = 10_080  # a week of minutes
 _ERROR: Final = 0.01  # of a merged quantile, relative
 _LOG_GAMMA: Final = math.log((1 + _ERROR) / (1 - _ERROR))
 _MIDDLE: Final = math.log(2 / ((1 + _ERROR) / (1 - _ERROR) + 1))  # from a bucket's upper bound to its estimate
@@ -77,6 +78,7 @@ class AggregateConfig(BaseModel):
     field: str | None = None
     q: float | None = Field(None, gt=0, lt=1)
     where: Condition | None = None
+    past_windows: int | None = Field(None, ge=2, le=1_000_000)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -84,6 +86,8 @@ class AggregateConfig(BaseModel):
             raise ValueError(f"{self.name!r} is a name of our own; call the aggregate something else")
         if (self.aggregate == "quantile") != (self.q is not None):
             raise ValueError(f"{self.name}: q belongs to a quantile, and it needs one")
+        if self.past_windows is not None and self.aggregate != "surge":
+            raise ValueError(f"{self.name}: past_windows belongs to a surge")
         if self.aggregate == "share" and self.where is None:
             raise ValueError(f"{self.name}: a share needs a condition (where)")
         if (self.field is None) != (self.aggregate in {"count", "share"}):
@@ -109,7 +113,7 @@ class AggregateConfig(BaseModel):
     @property
     def is_counted(self) -> bool:
         """Whether counts of values give it exactly."""
-        return self.aggregate in {"distinct", "entropy", "top_share", "reach"}
+        return self.aggregate in {"distinct", "entropy", "top_share", "reach", "surge"}
 
     # --- at once --------------------------------------------------------------------------------
 
@@ -137,7 +141,7 @@ class AggregateConfig(BaseModel):
                 out = values.quantile(self.q or 0.5, interpolation="lower")
             case "last":
                 out = values.last()
-            case "distinct" | "entropy" | "top_share" | "reach":
+            case "distinct" | "entropy" | "top_share" | "reach" | "surge":
                 raise ValueError(f"{self.name}: counted, see `finish_counts`")
         return out.alias(self.name)
 
@@ -155,6 +159,8 @@ class AggregateConfig(BaseModel):
                 out = pl.when(value.is_not_null()).then(0.0)
             case "top_share" | "reach":
                 out = pl.when(value.is_not_null()).then(1.0)
+            case "surge":  # refused in a configuration, see `check_windows`
+                out = pl.lit(None, dtype=pl.Float64)
             case "distinct":
                 out = value.is_not_null().cast(pl.Float64)
             case _:

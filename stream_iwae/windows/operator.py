@@ -20,6 +20,7 @@ from stream_iwae.windows.panes import Pane, Reducer
 from stream_iwae.windows.presence import Absence, Presence
 from stream_iwae.windows.presence_table import Record
 from stream_iwae.windows.progress import MAX_JUMPS, Progress
+from stream_iwae.windows.value_past import ValuePasts
 
 _NEVER: Final = -(2**62)  # a watermark before all time
 _DIRECT_ROWS: Final = 262_144  # of several small windows that are aggregated in one go
@@ -315,6 +316,11 @@ class WindowOperator:
     def n_open_windows(self) -> int:
         """Entities in panes that wait, each counted anew when its rows have doubled."""
         return sum(pane.count_entities() for pane in self._panes.values())
+
+    @property
+    def pasts(self) -> ValuePasts:
+        """What was usual for the values of fields."""
+        return self._reducer.pasts
 
     @property
     def presence(self) -> KeyedState[Record]:

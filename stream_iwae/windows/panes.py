@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_iwae.windows.aggregates import BY_VALUE, AggregateConfig
+from stream_iwae.windows.aggregates import BY_VALUE, PAST_WINDOWS, AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.value_counts import ValueCounts, numbered
+from stream_iwae.windows.value_past import ValuePasts
 
 CHUNK_ROWS: Final = 65_536  # rows of one pane that are held before they are reduced
 _MAX_PARTS: Final = 64  # frames that wait to be joined; small polls would leave thousands
@@ -73,6 +74,8 @@ class Reducer:
         self._by_value = [aggregate for aggregate in aggregates if aggregate.aggregate in BY_VALUE]
         self._counted = {aggregate.counted: aggregate.counted_values() for aggregate in self._by_value}
         self._size_ms = config.size
+        surges = [aggregate for aggregate in self._by_value if aggregate.aggregate == "surge"]
+        self.pasts = ValuePasts({surge.name: surge.past_windows or PAST_WINDOWS for surge in surges})
         self._max_distinct = config.max_distinct
         self._max_rows = CHUNK_ROWS * config.pane // config.size
         fields = {name for aggregate in aggregates for name in aggregate.reads()}
@@ -144,9 +147,19 @@ class Reducer:
         columns = rows.select(**{aggregate.counted: self._counted[aggregate.counted] for aggregate in aggregates})
         counts = {column.name: ValueCounts.count(groups, column) for column in columns}
         return [
-            pl.Series(aggregate.name, aggregate.finish_counts(counts[aggregate.counted], window_of), nan_to_null=True)
+            pl.Series(
+                aggregate.name, self._of_counts(aggregate, counts[aggregate.counted], window_of), nan_to_null=True
+            )
             for aggregate in aggregates
         ]
+
+    def _of_counts(
+        self, aggregate: AggregateConfig, counts: ValueCounts, window_of: NDArray[np.uint32]
+    ) -> NDArray[np.float64]:
+        """The finished value of each entity, (E,); a surge takes its windows into the past."""
+        if aggregate.aggregate == "surge":
+            return self.pasts[aggregate.name].surge(counts, window_of)
+        return aggregate.finish_counts(counts, window_of)
 
     def by_partials(self, end: int, panes: Sequence[Pane]) -> pl.DataFrame:
         """One window of many events -> one finished row an entity, sorted by entity."""
@@ -201,7 +214,7 @@ class Reducer:
             if expression is not None:
                 columns.append(expression)
             else:
-                found = aggregate.finish_counts(partial.counts[aggregate.counted], one_window)
+                found = self._of_counts(aggregate, partial.counts[aggregate.counted], one_window)
                 columns.append(pl.Series(aggregate.name, found, nan_to_null=True))
         leading = ("entity", "source", "n_events", "first_offset", "last_offset")
         return frame.select(*leading, *columns).sort("entity")

@@ -79,6 +79,11 @@ class ValueCounts:
         return (self.keys >> _SHIFT).astype(np.intp)
 
     @property
+    def value_numbers(self) -> NDArray[np.intp]:
+        """Number of each pair's value, (P,)."""
+        return (self.keys & _LOW).astype(np.intp)
+
+    @property
     def _starts(self) -> NDArray[np.intp]:
         """Where each entity's pairs begin; entities without a value have none."""
         return np.flatnonzero(np.diff(self.keys >> _SHIFT, prepend=_LOW))
@@ -108,11 +113,13 @@ class ValueCounts:
 
         `windows` numbers the window of each entity, (E,).
         """
-        if not len(self):
-            return np.full(len(windows), np.nan)
         values = (self.keys & _LOW) | (windows[self.entities].astype(np.uint64) << _SHIFT)
         _, numbers, n_met = np.unique(values, return_inverse=True, return_counts=True)  # a pair is one entity
-        return self._spread(np.maximum.reduceat(n_met[numbers], self._starts), len(windows))
+        return self.largest(n_met[numbers], len(windows))
+
+    def largest(self, of_pairs: NDArray[np.float64] | NDArray[np.int64], n_entities: int) -> NDArray[np.float64]:
+        """The largest of an entity's pairs."""
+        return self._spread(np.maximum.reduceat(of_pairs, self._starts) if len(self) else of_pairs, n_entities)
 
     def quantile(self, q: float, n_entities: int) -> NDArray[np.float64]:
         """The value at rank floor(q (n - 1)) of each entity, among values that are numbers."""

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from stream_iwae.batches import Kind
 from stream_iwae.errors import ConfigurationError
-from stream_iwae.features.config import FeaturesConfig, aggregates, check_fields, needed_fields, schema
+from stream_iwae.features.config import FeaturesConfig, aggregates, check_fields, check_windows, needed_fields, schema
 
 TYPES = {"src": "address", "proto": "text", "service": "text", "bytes": "number", "packets": "number"}
 
@@ -43,6 +43,7 @@ def test_an_operand_that_is_no_output_is_computed_but_not_scored():
         ({"aggregate": "share", "where": {"field": "proto", "equals": "tcp"}}, Kind.RATIO),
         ({"aggregate": "top_share", "field": "src"}, Kind.RATIO),
         ({"aggregate": "reach", "field": "src"}, Kind.MAGNITUDE),
+        ({"aggregate": "surge", "field": "src"}, Kind.MAGNITUDE),
         ({"aggregate": "entropy", "field": "src"}, Kind.GAUGE),
         ({"aggregate": "last", "field": "service"}, Kind.CATEGORY),
         ({"per_event": "service"}, Kind.CATEGORY),
@@ -102,6 +103,14 @@ def test_a_profile_adds_a_feature_after_the_others():
 def test_a_profile_that_makes_no_sense_is_refused(listed, reason):
     with pytest.raises(ValidationError, match=reason):
         features(*listed)
+
+
+def test_a_surge_of_single_events_is_refused_by_its_key():
+    config = features({"name": "x", "aggregate": "surge", "field": "src"})
+    check_windows(config, "hopping")
+
+    with pytest.raises(ConfigurationError, match=r"features\.x\.aggregate.*tumbling or hopping"):
+        check_windows(config, "record")
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are():

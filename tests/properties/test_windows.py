@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from stream_iwae.batches import OTHER_ENTITY, EventBatch
 from stream_iwae.windows import panes
-from stream_iwae.windows.aggregates import AggregateConfig
+from stream_iwae.windows.aggregates import PAST_WINDOWS, AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.operator import WindowOperator
 from stream_iwae.windows.progress import Progress, decode_metadata, encode_metadata
@@ -40,6 +40,8 @@ AGGREGATES = [
         {"name": "top", "aggregate": "top_share", "field": "size"},
         {"name": "reach", "aggregate": "reach", "field": "size"},
         {"name": "tcp_reach", "aggregate": "reach", "field": "size", "where": TCP},
+        {"name": "surge", "aggregate": "surge", "field": "size"},
+        {"name": "tcp_surge", "aggregate": "surge", "field": "proto", "where": TCP, "past_windows": 4},
         {"name": "latest", "aggregate": "last", "field": "size"},
         {"name": "latest_proto", "aggregate": "last", "field": "proto"},
     )
@@ -156,6 +158,27 @@ def plain_reach(aggregate, events, by_entity):
     return max((sum(value in other for other in others) for value in values), default=None)
 
 
+class PlainPast:
+    """How often each value occurred in each wave, as a list."""
+
+    def __init__(self, aggregate):
+        self.aggregate, self.waves, self.n_windows = aggregate, [], aggregate.past_windows or PAST_WINDOWS
+
+    def values(self, events):
+        kept = [event for event in events if self.aggregate.where is None or meets(self.aggregate.where, event)]
+        return [event[self.aggregate.field] for event in kept if event[self.aggregate.field] is not None]
+
+    def take(self, by_entity):
+        self.waves.append(Counter(value for events in by_entity.values() for value in self.values(events)))
+        shares = [math.exp(-ago / self.n_windows) for ago in range(len(self.waves))]
+        means = {
+            value: sum(share * wave[value] for share, wave in zip(shares, reversed(self.waves), strict=True))
+            / sum(shares)
+            for value in self.waves[-1]
+        }
+        return lambda events: max((self.waves[-1][value] / means[value] for value in self.values(events)), default=None)
+
+
 def plain_value(aggregate, events, by_entity, size_ms):
     if aggregate.aggregate == "reach":
         return plain_reach(aggregate, events, by_entity)
@@ -258,6 +281,7 @@ def windows_by_plain_loop(events, config):
             entity, n_folded = OTHER_ENTITY, n_folded + 1
         held[start].append({**event, "entity": entity})
     rows, presence = [], PlainPresence(config)
+    pasts = {a.name: PlainPast(a) for a in AGGREGATES if a.aggregate == "surge"}
     if not held:
         return rows, n_late, n_folded
     first = (min(held) - size) // step * step
@@ -266,12 +290,14 @@ def windows_by_plain_loop(events, config):
         for at in range(start, start + size, pane):  # panes in time order, each in offset order
             for event in held[at]:
                 by_entity[event["entity"]].append(event)
+        surges = {name: past.take(by_entity) for name, past in pasts.items()} if by_entity else {}
         for entity in by_entity:
             found = by_entity[entity]
             row = {"entity": entity, "window_start_ms": start, "window_end_ms": start + size, "n_events": len(found)}
             row |= {"first_offset": min(e["offset"] for e in found), "last_offset": max(e["offset"] for e in found)}
             row |= {"silence_p_value": None}
-            rows.append(row | {a.name: plain_value(a, found, by_entity, size) for a in AGGREGATES})
+            row |= {a.name: plain_value(a, found, by_entity, size) for a in AGGREGATES if a.name not in surges}
+            rows.append(row | {name: surge(found) for name, surge in surges.items()})
         if config.absent_windows:
             present = {entity: found[-1]["source"] or "" for entity, found in by_entity.items()}
             for entity, p_value in presence.wave(present):
@@ -284,7 +310,7 @@ def windows_by_plain_loop(events, config):
 def same(name, found, wanted):
     if wanted is None or isinstance(wanted, str):
         return found == wanted
-    tolerance = 0.0101 if name in {"median", "tail"} else 1e-9
+    tolerance = {"median": 0.0101, "tail": 0.0101, "surge": 1e-5, "tcp_surge": 1e-5}.get(name, 1e-9)
     return found is not None and math.isclose(found, wanted, rel_tol=tolerance, abs_tol=1e-9)
 
 
@@ -331,6 +357,7 @@ def test_cutting_the_log_anywhere_changes_no_bit(data, events, config, chunk):
     assert whole.equals(single)
     assert counts == cut_counts
     assert operator.presence.snapshot() == other.presence.snapshot()
+    assert operator.pasts.state.snapshot() == other.pasts.state.snapshot()
     assert operator.progress(10**6) == other.progress(10**6)
 
 
@@ -358,7 +385,7 @@ class Partition:
         self.records, self.config, self.jumps = grouped(events), config, jumps
         self.begin = self.records[0][0]["offset"] if self.records else 0
         self.end = self.records[-1][0]["offset"] + 1 if self.records else 0
-        self.published, self.n_late, self.state, self.metadata = [], 0, {}, None
+        self.published, self.n_late, self.state, self.metadata = [], 0, ({}, {}), None
         self.start()
 
     def start(self):
@@ -368,7 +395,9 @@ class Partition:
             return
         progress = decode_metadata(*self.metadata).progress
         self.operator.restore(progress)
-        self.operator.presence.restore(self.state)
+        presence, pasts = self.state
+        self.operator.presence.restore(presence)
+        self.operator.pasts.restore(pasts)
         self.position = progress.position
         self.replay = [record for record in self.records if progress.offset <= record[0]["offset"] < self.position]
         self.refill(len(self.replay) // 2)
@@ -402,8 +431,11 @@ class Partition:
         progress = self.operator.progress(self.position)
         self.published += self.waiting
         self.n_late += self.late_waiting
-        changes = self.operator.presence.take_changes()
-        self.state = {key: value for key, value in (self.state | changes).items() if value is not None}
+        kinds = (self.operator.presence, self.operator.pasts.state)
+        self.state = tuple(
+            {key: value for key, value in (before | kind.take_changes()).items() if value is not None}
+            for before, kind in zip(self.state, kinds, strict=True)
+        )
         self.metadata = (encode_metadata(progress, 1, "0123456789abcdef", None), progress.offset)
         self.waiting, self.late_waiting = [], 0
 

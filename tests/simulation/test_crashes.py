@@ -10,6 +10,7 @@ from stream_iwae.features import kinds, profiles
 from stream_iwae.pipeline import Pipeline
 from stream_iwae.windows.operator import WindowOperator
 from stream_iwae.windows.progress import Progress
+from stream_iwae.windows.value_past import ValuePasts
 
 SCHEDULES = 1_000
 BATCH = 50  # schedules a test, so that a failure names few
@@ -81,6 +82,14 @@ def test_a_schedule_without_faults_equals_the_reference_however_it_is_cut(random
         assert not whole.differences(cut)
         n_opened += sum(alert["status"] == "open" for alert in whole.alerts.values())
     assert n_opened > 10, "hardly an incident to compare"
+
+
+def test_the_simulation_catches_pasts_of_values_that_were_not_restored(monkeypatch, random_logs):
+    monkeypatch.setattr(ValuePasts, "restore", lambda self, values: None)
+
+    assert any(
+        run_schedule(seed, random_logs)[0].differences(run_schedule(seed, random_logs)[1]) for seed in range(1, 30)
+    )
 
 
 def test_the_simulation_catches_profiles_that_were_not_restored(monkeypatch, random_logs):

@@ -34,6 +34,9 @@ TOPICS = Topics("alerts", "dead-letters", "state", "training", "scores")
 MEMBERS = ("a", "b")
 
 
+SURGE = {"name": "surge", "aggregate": "surge", "field": "src", "past_windows": 20}
+
+
 class SimulatedCrashError(Exception):
     """The process ends here."""
 
@@ -76,6 +79,7 @@ def the_stages(profiles=True, **windows):
                 {"name": "flows", "aggregate": "count"},
                 {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": profiles},
                 {"name": "octets", "aggregate": "sum", "field": "octets"},
+                *([] if windows.get("kind") == "record" else [SURGE]),
             ]
         ),
         incidents=IncidentsConfig.model_validate({"quiet_windows": 1, "stale_after": "60s"}),

@@ -101,6 +101,8 @@ def test_only_the_most_frequent_values_are_counted_past_the_bound(way):
     [
         ({"aggregate": "quantile", "field": "x"}, "q belongs to a quantile"),
         ({"aggregate": "sum", "field": "x", "q": 0.5}, "q belongs to a quantile"),
+        ({"aggregate": "reach", "field": "x", "past_windows": 60}, "past_windows belongs to a surge"),
+        ({"aggregate": "surge"}, "surge needs a field"),
         ({"aggregate": "share"}, "a share needs a condition"),
         ({"aggregate": "sum"}, "sum needs a field"),
         ({"aggregate": "count", "field": "x"}, "count needs no field"),
