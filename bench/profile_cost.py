@@ -1,4 +1,4 @@
-"""What profiles cost: CPU from events in memory to feature vectors, without a profile and with those of the preset.
+"""What profiles, reach and surge cost: CPU from events in memory to feature vectors, without and with them.
 
 python bench/profile_cost.py [--events 1000000]
 """
@@ -18,7 +18,7 @@ from stream_iwae.batches import RecordBatch
 from stream_iwae.bootstrap import settle_process
 from stream_iwae.events.config import EventsConfig
 from stream_iwae.events.decode import Decoder
-from stream_iwae.features.config import FeaturesConfig, aggregates, needed_fields
+from stream_iwae.features.config import FeatureConfig, FeaturesConfig, aggregates, needed_fields
 from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.lab.simulated_rows import without_profiles
 from stream_iwae.windows.config import WindowsConfig
@@ -57,6 +57,11 @@ def cpu_seconds(batches: list[RecordBatch], features: FeaturesConfig) -> float:
     return seconds
 
 
+def with_aggregate(plain: FeaturesConfig, aggregate: str) -> FeaturesConfig:
+    more = FeatureConfig(name=f"destination_{aggregate}", aggregate=aggregate, field="dst")
+    return FeaturesConfig(list=(*plain.features, more))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
@@ -65,11 +70,18 @@ def main() -> None:
     batches = polls(options.events)
     asked = FeaturesConfig(preset="flows-per-source")
     plain = without_profiles(asked)
+    wanted = {
+        "without a profile": plain,
+        "with those of the preset": asked,
+        "with the reach of destinations": with_aggregate(plain, "reach"),
+        "with the surge of destinations": with_aggregate(plain, "surge"),
+    }
     n = sum(len(batch) for batch in batches)
-    pairs = [(cpu_seconds(batches, plain), cpu_seconds(batches, asked)) for _ in range(3)]
-    without, with_profiles = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"{n:,} events, {ENTITIES:,} entities, CPU: {without / n * 1e6:.2f} us an event without a profile, ", end="")
-    print(f"{with_profiles / n * 1e6:.2f} with those of the preset ({100 * (with_profiles / without - 1):+.1f} %)")
+    rounds = [[cpu_seconds(batches, features) for features in wanted.values()] for _ in range(3)]
+    seconds = [statistics.median(times) for times in zip(*rounds, strict=True)]
+    print(f"{n:,} events, {ENTITIES:,} entities, CPU an event:")
+    for name, one in zip(wanted, seconds, strict=True):
+        print(f"{one / n * 1e6:.2f} us {name} ({100 * (one / seconds[0] - 1):+.1f} %)")
 
 
 if __name__ == "__main__":
