@@ -16,6 +16,7 @@ import torch
 from stream_iwae.adapters.clock import SystemClock
 from stream_iwae.adapters.http import HttpServer
 from stream_iwae.adapters.kafka_choice import open_sink, open_source
+from stream_iwae.adapters.kafka_permissions import check_permissions, service_permissions, trainer_permissions
 from stream_iwae.adapters.kafka_state import KafkaStateReader
 from stream_iwae.adapters.kafka_topics import check_keying, ensure_topics
 from stream_iwae.adapters.log import configure_logging, get_logger
@@ -92,6 +93,7 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
     show_service_series(telemetry, config.kafka.topics.events, config.events)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
+        check_permissions(config.kafka, service_permissions(config.kafka))
         source = open_source(config.kafka, config.kafka.topics.events, config.kafka.group)
         stack.callback(source.close)
         check_keying(source.topic, source.n_partitions(), is_keyed=config.events.keyed_by_entity)
@@ -135,6 +137,7 @@ def run_trainer(path: Path, child_of: int | None = None) -> None:
     wanted = schema(config.features, config.events.field_types())
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
+        check_permissions(config.kafka, trainer_permissions(config.kafka))
         source = open_source(config.kafka, config.kafka.topics.training, f"{config.kafka.group}-trainer")
         sink = open_sink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}-trainer")
         port = config.http.port + 1 if config.http.port else 0
@@ -230,7 +233,9 @@ def _http(config: Config, port: int, telemetry: PrometheusTelemetry, clock: Cloc
     if not config.http.enabled:
         yield
         return
-    server = HttpServer(telemetry, clock, config.http.host, port, config.http.stalled_after / 1000)
+    server = HttpServer(telemetry, clock, config.http, port)
+    if config.http.is_open:
+        get_logger().warning("http is open to all who reach this address; set http.token_file", host=config.http.host)
     get_logger().info("http listens", host=config.http.host, port=server.start())
     try:
         yield

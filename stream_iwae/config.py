@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import pydantic
-import yaml
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from stream_iwae.adapters.http_config import HttpConfig
 from stream_iwae.adapters.kafka_config import KafkaConfig
@@ -26,7 +25,9 @@ from stream_iwae.features.config import FeaturesConfig, check_fields, check_wind
 from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.learning.config import LearningConfig
+from stream_iwae.redaction import shown
 from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.yaml_text import read_yaml
 
 ENVIRONMENT_PREFIX: Final = "STREAM_IWAE__"
 _PLACEHOLDER: Final = re.compile(r"\$\{(\w+)\}")
@@ -76,10 +77,9 @@ class Config(BaseSettings):
         """
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(
-                "--config", str(path), f"cannot be read ({error.strerror}); name a file"
-            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ConfigurationError("--config", str(path), f"cannot be read ({reason}); name a file") from None
         return cls.parse(text, where=str(path))
 
     @classmethod
@@ -89,16 +89,16 @@ class Config(BaseSettings):
         Raises:
             ConfigurationError: It is no YAML mapping, or a key, value or placeholder is wrong.
         """
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(where, "YAML", f"cannot be parsed: {error}") from error
+        data = read_yaml(text, where)
         if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
             raise ConfigurationError(where, type(data).__name__, "must be a mapping of section names to sections")
         try:
             config = cls(**_with_environment(data, os.environ))
         except ValidationError as error:
-            raise _explained(error, cls) from error
+            raise _explained(error, cls) from None
+        except SettingsError:
+            key = f"{ENVIRONMENT_PREFIX}..."
+            raise ConfigurationError(key, "environment", "a variable of a whole section holds no JSON") from None
         check_fields(config.features, config.events.field_types())
         check_windows(config.features, config.windows.kind)
         return config
@@ -127,19 +127,11 @@ def _explained(error: ValidationError, config: type[BaseSettings]) -> Configurat
         known = _known_keys(config, problem["loc"][:-1])
         close = difflib.get_close_matches(unknown, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known)) or 'none'}"
-        return ConfigurationError(key, _shown(key, problem["input"]), f"unknown key; {hint}")
+        return ConfigurationError(key, shown(key, problem["input"]), f"unknown key; {hint}")
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "missing":
         return ConfigurationError(key, None, "is required; see config.yaml for an example")
-    return ConfigurationError(key, _shown(key, problem["input"]), message)
-
-
-def _shown(key: str, value: object) -> object:
-    """The value, unless it may be a secret; cut to a line."""
-    if any(word in key.lower() for word in ("password", "secret", "token")):
-        return "**********"
-    text = repr(value)
-    return value if len(text) <= 200 else f"{text[:200]}..."
+    return ConfigurationError(key, shown(key, problem["input"]), message)
 
 
 def _known_keys(model: type[Any], path: tuple[int | str, ...]) -> list[str]:

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items):
     # Its threads now and then drop a connected socket unclosed, in whichever test of Kafka runs then. That ours
     # are closed is the business of tests/adapters/test_sockets.py.
     dropped = pytest.mark.filterwarnings(
-        "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+        "ignore:Exception ignored in. <(socket.socket|ssl.SSLSocket):pytest.PytestUnraisableExceptionWarning"
     )
     for item in items:
         if item.get_closest_marker("kafka") is not None:

@@ -5,8 +5,11 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from stream_iwae.adapters.kafka_client import tls_context
 from stream_iwae.adapters.kafka_config import KafkaConfig
-from stream_iwae.errors import BrokerUnreachableError, ConfigurationError
+from stream_iwae.adapters.kafka_permissions import Permission, lacking, read_group, topic_permission
+from stream_iwae.adapters.kafka_probe import probe
+from stream_iwae.errors import BrokerUnreachableError, ConfigurationError, StreamIwaeError
 
 REFUSED: Final = frozenset(
     {
@@ -14,6 +17,8 @@ REFUSED: Final = frozenset(
         KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError._SSL,  # noqa: SLF001
     }
 )
 _ASK_S: Final = 1.0
@@ -69,15 +74,32 @@ def n_partitions_of(consumer: Consumer, topic: str, config: KafkaConfig, errors:
             found = consumer.list_topics(topic, timeout=_ASK_S).topics[topic]
         except KafkaException as error:
             consumer.poll(0)  # serves the errors of connections
-            if errors.refusal is not None:
-                key = "kafka.sasl_username"
-                raise ConfigurationError(
-                    key, config.sasl_username, f"the broker refuses it: {errors.refusal}"
-                ) from error
-            if time.monotonic() >= deadline_s:
-                raise BrokerUnreachableError(
-                    f"no Kafka broker answers at {config.bootstrap_servers}; is it running, and is the address right? "
-                    f"({error})"
-                ) from error
+            if errors.refusal is not None or time.monotonic() >= deadline_s:
+                raise unconnected(config, errors.refusal or str(error)) from error
             continue
+        if found.error is not None and found.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise lacking(config, [topic_permission(config, "READ", topic)])
         return 0 if found.error is not None else len(found.partitions)
+
+
+def unconnected(config: KafkaConfig, said: str) -> StreamIwaeError:
+    """Why there is no connection: what is wrong with ours if a broker answers, else that none does."""
+    try:
+        probe(config, tls_context(config))
+    except (BrokerUnreachableError, ConfigurationError) as error:
+        return error
+    return BrokerUnreachableError(
+        f"a Kafka broker answers at {config.bootstrap_servers}, but those that it names do not; are their "
+        f"advertised addresses right? ({said})"
+    )
+
+
+def refusal(config: KafkaConfig, error: KafkaError, permission: Permission) -> ConfigurationError | None:
+    """The error that names what is not allowed; None where `error` is another."""
+    match error.code():
+        case KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return lacking(config, [read_group(config.group)])
+        case KafkaError.TOPIC_AUTHORIZATION_FAILED | KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return lacking(config, [permission])
+        case _:
+            return None

@@ -7,10 +7,19 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from stream_iwae.adapters.confluent_client import Errors, confluent_settings
+from stream_iwae.adapters.confluent_client import Errors, confluent_settings, refusal, unconnected
 from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_permissions import check_permissions, topic_permission, write_transactions
 from stream_iwae.adapters.kafka_sink import MAX_METADATA_BYTES, check_sizes
-from stream_iwae.errors import AmbiguousCommitError, BrokerUnreachableError, DeliveryError, FencedError, StaleGroupError
+from stream_iwae.errors import (
+    AmbiguousCommitError,
+    BrokerUnreachableError,
+    ConfigurationError,
+    DeliveryError,
+    FencedError,
+    StaleGroupError,
+    StreamIwaeError,
+)
 from stream_iwae.ports import CommittedOffset, GroupToken, OutputRecord
 
 _STALE: Final = frozenset(
@@ -60,12 +69,12 @@ class ConfluentOutputSink:
         try:
             producer.init_transactions(max(self._timeout_s, config.connect_timeout / 1000))
         except KafkaException as error:
-            if errors.refusal is None and error.args[0].retriable():
-                raise BrokerUnreachableError(
-                    f"no Kafka broker at {config.bootstrap_servers} takes transactions ({error})"
-                ) from error
-            reason = errors.refusal or str(error)
-            raise DeliveryError(f"transactions of {self._transactional_id} cannot begin: {reason}") from error
+            refused = refusal(config, error.args[0], write_transactions(self._transactional_id))
+            if refused is not None:
+                raise refused from error
+            if errors.refusal is not None or error.args[0].retriable():
+                raise unconnected(config, errors.refusal or str(error)) from error
+            raise DeliveryError(f"transactions of {self._transactional_id} cannot begin: {error}") from error
         return producer
 
     def commit(
@@ -91,7 +100,7 @@ class ConfluentOutputSink:
                 producer.send_offsets_to_transaction(wanted, group, self._timeout_s)
         except KafkaException as error:
             raise self._give_up(error.args[0]) from error
-        except DeliveryError:
+        except (DeliveryError, ConfigurationError):
             self._abort()
             raise
         try:
@@ -119,11 +128,18 @@ class ConfluentOutputSink:
             topic, error = failures[0]
             if error.code() in _FENCED:
                 raise KafkaException(error)
+            wanted = topic_permission(self._config, "WRITE", str(topic))
+            refused = refusal(self._config, error, wanted)
+            if refused is not None:
+                raise refused
+            if error.code() == KafkaError._PURGE_QUEUE:  # noqa: SLF001  # so ends a record that may not be written, too
+                with suppress(BrokerUnreachableError):
+                    check_permissions(self._config, [wanted])
             raise DeliveryError(f"a record of {topic} failed: {error}")
         if left:
             raise DeliveryError(f"{left} records were not acknowledged in time")
 
-    def _give_up(self, error: KafkaError) -> DeliveryError:
+    def _give_up(self, error: KafkaError) -> StreamIwaeError:
         """End the transaction, and say what its error asks of the caller."""
         if error.code() in _FENCED:
             self._is_fenced = True
@@ -133,7 +149,8 @@ class ConfluentOutputSink:
             return StaleGroupError(f"the group has rebalanced: {error}")
         if error.code() == KafkaError.FENCED_INSTANCE_ID:
             return FencedError(f"kafka.instance {self._config.instance!r} is used twice")
-        return DeliveryError(f"output could not be delivered: {error}")
+        refused = refusal(self._config, error, write_transactions(self._transactional_id))
+        return refused or DeliveryError(f"output could not be delivered: {error}")
 
     def _abort(self) -> None:
         """End the open transaction; a producer that cannot is replaced."""
@@ -162,8 +179,8 @@ class ConfluentOutputSink:
 
 def _end(producer: Producer) -> None:
     producer.purge()
-    # The client's close fails so after a fatal error, being fenced for one. What it holds goes with its last reference.
-    with suppress(SystemError):
+    # The client's close fails after a fatal error, being fenced for one. What it holds goes with its last reference.
+    with suppress(SystemError, KafkaException):
         producer.close()
 
 

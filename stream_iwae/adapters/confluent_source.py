@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from stream_iwae.adapters.confluent_client import REFUSED, Errors, confluent_settings, n_partitions_of
+from stream_iwae.adapters.confluent_client import Errors, confluent_settings, n_partitions_of, refusal
 from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_permissions import topic_permission
 from stream_iwae.adapters.kafka_source import check_topic
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import BrokerUnreachableError, ConfigurationError
@@ -32,6 +33,7 @@ class ConfluentEventSource:
     def __init__(self, config: KafkaConfig, topic: str, group: str) -> None:
         self.topic = topic
         self._config = config
+        self._permission = topic_permission(config, "READ", topic)
         self._errors = Errors()
         self._positions: dict[int, int] = {}  # of the partitions that are ours
         self._paused: set[int] = set()
@@ -74,6 +76,8 @@ class ConfluentEventSource:
         gaps: list[tuple[int, int]] = []
         for message in messages:
             partition, error = message.partition(), message.error()
+            if error is not None and (refused := refusal(self._config, error, self._permission)) is not None:
+                raise refused
             if partition is None or partition not in self._positions or partition in self._assigned:
                 continue  # given up, or given anew, since it was fetched
             if error is None:
@@ -83,8 +87,6 @@ class ConfluentEventSource:
                 self._positions[partition] = max(self._positions[partition], int(message.offset() or 0))
             elif error.code() == _OUT_OF_RANGE:
                 gaps.append(self._seek_to_beginning(partition))
-            elif error.code() in REFUSED:
-                raise ConfigurationError("kafka.sasl_username", self._config.sasl_username, f"is refused: {error}")
         records = tuple(record_batch(self.topic, *fetched) for fetched in sorted(found.items()))
         assigned, revoked, lost = frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost)
         self._assigned, self._revoked, self._lost = set(), set(), set()

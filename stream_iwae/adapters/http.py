@@ -1,8 +1,9 @@
 """/metrics, /healthz, /readyz and /status on a thread of their own. Nothing here can be written to."""
 
 import json
+import ssl
 import threading
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -11,6 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from stream_iwae.adapters.http_config import HttpConfig
+from stream_iwae.adapters.http_guard import TokenGuard
 from stream_iwae.adapters.prometheus import PrometheusTelemetry
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.ports import Clock
@@ -21,19 +24,37 @@ _START_S: Final = 10.0
 class HttpServer:
     """Serves what the telemetry holds; running from `start` to `stop`."""
 
-    def __init__(
-        self, telemetry: PrometheusTelemetry, clock: Clock, host: str, port: int, stalled_after_s: float
-    ) -> None:
-        self._telemetry, self._clock, self._stalled_after_s = telemetry, clock, stalled_after_s
-        self._host, self._port = host, port
+    def __init__(self, telemetry: PrometheusTelemetry, clock: Clock, config: HttpConfig, port: int) -> None:
+        """Listen on `port` of the configured address; nothing happens before `start`.
+
+        Raises:
+            ConfigurationError: The certificate, its key or the token cannot be read.
+        """
+        self._telemetry, self._clock, self._stalled_after_s = telemetry, clock, config.stalled_after / 1000
+        self._host, self._port = config.host, port
         routes = [
             Route("/metrics", self._metrics),
             Route("/healthz", self._healthz),
             Route("/readyz", self._readyz),
             Route("/status", self._status),
         ]
-        config = uvicorn.Config(Starlette(routes=routes), host=host, port=port, log_config=None, access_log=False)
-        self._server = _Server(config)
+        app: Any = Starlette(routes=routes)
+        token = config.secret()
+        if token is not None:
+            app = TokenGuard(app, token)
+        certificate, key = _tls(config)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                host=config.host,
+                port=port,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
+            )
+        )
         self._thread = threading.Thread(target=self._server.run, name="http", daemon=True)
 
     def start(self) -> int:
@@ -74,6 +95,19 @@ class HttpServer:
 
     async def _status(self, _: Request) -> Response:
         return Response(json.dumps(self._telemetry.sections, default=str), media_type="application/json")
+
+
+def _tls(config: HttpConfig) -> tuple[str | None, str | None]:
+    """Certificate and key for HTTPS, once they are known to work together."""
+    if config.tls_certfile is None or config.tls_keyfile is None:
+        return None, None
+    try:
+        # With a pass phrase, lest the library ask for one on the terminal, and wait.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls_certfile, config.tls_keyfile, password="-")  # noqa: S106
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        remedy = f"does not work with {config.tls_keyfile} ({error}); name a PEM certificate, and its key in PEM"
+        raise ConfigurationError("http.tls_certfile", str(config.tls_certfile), remedy) from error
+    return str(config.tls_certfile), str(config.tls_keyfile)
 
 
 class _Server(uvicorn.Server):

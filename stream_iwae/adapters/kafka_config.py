@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from stream_iwae.adapters.secret_file import read_secret
 from stream_iwae.units import Bytes, Milliseconds
 
 
@@ -73,7 +74,11 @@ class KafkaConfig(BaseModel):
         return self
 
     def password(self) -> str | None:
-        """The SASL password, from the configuration or its file."""
+        """The SASL password, from the configuration or its file.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or is empty.
+        """
         if self.sasl_password_file is not None:
-            return self.sasl_password_file.read_text(encoding="utf-8").strip()
+            return read_secret(self.sasl_password_file, "kafka.sasl_password_file")
         return self.sasl_password.get_secret_value() if self.sasl_password else None

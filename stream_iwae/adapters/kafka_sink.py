@@ -9,6 +9,7 @@ from typing import Final
 
 from kafka import KafkaProducer, TopicPartition
 from kafka.errors import (
+    AuthorizationError,
     CommitFailedError,
     FencedInstanceIdError,
     IllegalGenerationError,
@@ -23,7 +24,15 @@ from kafka.structs import OffsetAndMetadata
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
-from stream_iwae.errors import AmbiguousCommitError, BrokerUnreachableError, DeliveryError, FencedError, StaleGroupError
+from stream_iwae.adapters.kafka_permissions import refused, topic_permission, write_transactions
+from stream_iwae.errors import (
+    AmbiguousCommitError,
+    BrokerUnreachableError,
+    ConfigurationError,
+    DeliveryError,
+    FencedError,
+    StaleGroupError,
+)
 from stream_iwae.ports import CommittedOffset, GroupToken, OutputRecord
 
 _STALE: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
@@ -64,6 +73,9 @@ class KafkaOutputSink:
         )
         try:
             producer.init_transactions()
+        except AuthorizationError as error:
+            _close(producer, timeout_s=0)
+            raise refused(config, error, write_transactions(self._transactional_id)) from error
         except KafkaError as error:
             _close(producer, timeout_s=0)
             raise DeliveryError(f"transactions of {self._transactional_id} cannot begin: {error}") from error
@@ -90,6 +102,12 @@ class KafkaOutputSink:
                     for partition, found in offsets.items()
                 }
                 producer.send_offsets_to_transaction(wanted, group)
+        except ConfigurationError:
+            self._abort()
+            raise
+        except AuthorizationError as error:
+            self._abort()
+            raise refused(self._config, error, write_transactions(self._transactional_id)) from error
         except (KafkaError, DeliveryError, ValueError) as error:  # ValueError: the client's for an unknown partition
             raise self._give_up(error) from error
         try:
@@ -111,6 +129,8 @@ class KafkaOutputSink:
         for record, future in zip(records, futures, strict=True):
             if not future.succeeded():
                 failure = future.exception or KafkaTimeoutError("not acknowledged in time")
+                if isinstance(failure, AuthorizationError):
+                    raise refused(self._config, failure, topic_permission(self._config, "WRITE", record.topic))
                 raise DeliveryError(f"a record of {record.topic} failed") from failure
 
     def _give_up(self, error: Exception) -> DeliveryError:

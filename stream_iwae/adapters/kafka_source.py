@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import AuthorizationError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_permissions import refused, topic_permission
 from stream_iwae.adapters.kafka_records import Record, read_plain_records
 from stream_iwae.adapters.kafka_rejoin import keep_finished_joins
 from stream_iwae.batches import RecordBatch
@@ -29,6 +30,7 @@ class KafkaEventSource:
 
     def __init__(self, config: KafkaConfig, topic: str, group: str) -> None:
         self.topic = topic
+        self._config = config
         self._changes = _Changes()
         self._consumer = connected(
             config,
@@ -67,6 +69,8 @@ class KafkaEventSource:
             found = {}  # newly assigned and without a commit: the caller seeks
         except OffsetOutOfRangeError as error:
             found, gaps = {}, self._seek_to_beginning(error)
+        except AuthorizationError as error:
+            raise refused(self._config, error, topic_permission(self._config, "READ", self.topic)) from error
         assigned, revoked, lost = self._changes.take()
         if assigned:
             # Whatever was fetched of them is read again from where the caller seeks to.

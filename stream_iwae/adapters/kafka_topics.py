@@ -8,6 +8,7 @@ from kafka.errors import AuthorizationError, KafkaError, TopicAlreadyExistsError
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig, TopicsConfig
+from stream_iwae.adapters.kafka_permissions import principal
 from stream_iwae.errors import ConfigurationError, DeliveryError
 
 _DAY_MS: Final = 86_400_000
@@ -38,7 +39,7 @@ def ensure_topics(config: KafkaConfig, n_input_partitions: int) -> None:
         existing = set(admin.list_topics())
         for name, topic in wanted.items():
             if name not in existing:
-                _make(admin, name, topic, config.replication_factor)
+                _make(admin, name, topic, config)
         for name, topic in wanted.items():
             if name in existing:
                 _check(admin, name, topic)
@@ -76,9 +77,14 @@ def _wanted(topics: TopicsConfig, n_input_partitions: int) -> dict[str, _Topic]:
     return wanted
 
 
-def _make(admin: Any, name: str, topic: _Topic, replication: int) -> None:
-    settings = topic.settings | ({"min.insync.replicas": "2"} if replication >= _SAFE_REPLICATION else {})
-    wanted = {"num_partitions": topic.n_partitions, "replication_factor": replication, "configs": settings}
+def _make(admin: Any, name: str, topic: _Topic, config: KafkaConfig) -> None:
+    is_safe = config.replication_factor >= _SAFE_REPLICATION
+    settings = topic.settings | ({"min.insync.replicas": "2"} if is_safe else {})
+    wanted = {
+        "num_partitions": topic.n_partitions,
+        "replication_factor": config.replication_factor,
+        "configs": settings,
+    }
     try:
         admin.create_topics({name: wanted}, wait_for_metadata=True)
     except TopicAlreadyExistsError:  # another replica was quicker
@@ -88,7 +94,7 @@ def _make(admin: Any, name: str, topic: _Topic, replication: int) -> None:
             f"kafka.topics.{topic.key}",
             name,
             f"is not there, and the broker does not let us make it; make it with {topic.n_partitions} partitions and "
-            f"{topic.settings}, or allow it",
+            f"{topic.settings}, or allow CREATE on TOPIC {name} to {principal(config)}",
         ) from error
     except KafkaError as error:
         raise DeliveryError(f"topic {name} could not be made: {error}") from error
@@ -103,9 +109,12 @@ def _check(admin: Any, name: str, topic: _Topic) -> None:
         )
     try:
         asked = [ConfigResource("TOPIC", name, [_POLICY])]
-        policy = admin.describe_configs(asked, config_filter="all")["topic"][name][_POLICY]["value"]
-    except AuthorizationError:  # describing settings is a right of its own, which the service can do without
+        found_settings = admin.describe_configs(asked, config_filter="all")["topic"].get(name, {})
+    except AuthorizationError:
         return
+    if _POLICY not in found_settings:  # describing settings is a right of its own, which the service can do without
+        return
+    policy = found_settings[_POLICY]["value"]
     needed = topic.settings.get(_POLICY, "delete")
     if policy != needed:
         raise ConfigurationError(

@@ -11,6 +11,43 @@ _FIRST_PORT, _LAST_PORT = 20_000, 32_000  # below the range from which systems g
 
 
 @dataclass(frozen=True, slots=True)
+class SecureListeners:
+    """What one broker offers beside its plain listener, with access control for all who come this way.
+
+    The plain listener of 127.0.0.1 stays, for whoever administers the cluster: it is nobody's, and may do everything.
+    """
+
+    sasl_port: int  # SASL_SSL with SCRAM-SHA-512
+    tls_port: int  # SSL; clients show a certificate, whose common name is the user
+    keystore: Path  # PEM: the broker's key as PKCS#8, for Java reads no other, then its certificates
+    truststore: Path  # PEM: the authority of the brokers and of the clients
+
+    @property
+    def listeners(self) -> str:
+        """As server.properties lists them."""
+        return f"SASL_SSL://127.0.0.1:{self.sasl_port},SSL://127.0.0.1:{self.tls_port}"
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """What else they need."""
+        return {
+            "listener.security.protocol.map": f"{_PROTOCOLS},SASL_SSL:SASL_SSL,SSL:SSL",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            ),
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self.keystore),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.truststore),
+            "listener.name.ssl.ssl.client.auth": "required",
+            "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]+).*$/$1/,DEFAULT",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerOptions:
     """How each broker is run."""
 
@@ -19,6 +56,7 @@ class BrokerOptions:
     java_options: tuple[str, ...] = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
     properties: Mapping[str, str] = field(default_factory=dict)  # over or beside our own
     log_level: str = "info"
+    secure: SecureListeners | None = None  # for a cluster of one broker
 
     @property
     def all_java_options(self) -> tuple[str, ...]:
@@ -40,10 +78,11 @@ class Node:
     controller_port: int
 
 
+_PROTOCOLS: Final = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT"
 _OURS: Final = {
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+    "listener.security.protocol.map": _PROTOCOLS,
     "inter.broker.listener.name": "PLAINTEXT",
     # Few internal partitions and threads, and a small buffer for compaction (128 MB by default): a
     # fast start and 60 MB less memory.
@@ -64,6 +103,8 @@ def server_properties(node: Node, nodes: Sequence[Node], directory: Path, option
     replicas = min(3, len(nodes))
     in_sync = 2 if replicas == 3 else 1
     listeners = f"PLAINTEXT://127.0.0.1:{node.port}"
+    if options.secure is not None:
+        listeners += f",{options.secure.listeners}"
     values = {
         **_OURS,
         "node.id": str(node.node_id),
@@ -79,6 +120,7 @@ def server_properties(node: Node, nodes: Sequence[Node], directory: Path, option
         "transaction.state.log.min.isr": str(in_sync),
         "share.coordinator.state.topic.replication.factor": str(replicas),
         "share.coordinator.state.topic.min.isr": str(in_sync),
+        **(options.secure.properties if options.secure is not None else {}),
         **options.properties,
     }
     # Properties files take a backslash for an escape.

@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Final, Self
 
 from stream_iwae.lab.kafka_install import Installation, LocalKafkaError, cache_directory, exclusive, install
-from stream_iwae.lab.kafka_properties import BrokerOptions, Node, free_nodes, is_free, server_properties
+from stream_iwae.lab.kafka_properties import (
+    BrokerOptions,
+    Node,
+    SecureListeners,
+    free_nodes,
+    is_free,
+    server_properties,
+)
 from stream_iwae.lab.owned_process import OwnedProcess, terminate
 
 __all__ = [
@@ -30,6 +37,7 @@ __all__ = [
     "KafkaStatus",
     "LocalKafkaError",
     "RunningKafka",
+    "SecureListeners",
     "local_kafka",
     "start",
     "status",
@@ -82,6 +90,8 @@ def start(
     """
     if brokers < 1:
         raise LocalKafkaError(f"a cluster has at least one broker, got {brokers}")
+    if options is not None and options.secure is not None and brokers > 1:
+        raise LocalKafkaError(f"secure listeners are of one broker, got {brokers}")
     directory = _directory(directory)
     installation = install()
     with exclusive(directory / "lock"):
