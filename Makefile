@@ -12,11 +12,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 # An extra package index, for torch without CUDA (a tenth of the size): make TORCH_INDEX=ADDRESS setup
 TORCH_INDEX ?=
 
+SEED ?= 1
+
 # One thread for each numeric library: the service scales by processes, and figures compare.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench pin
+.PHONY: help setup demo test check faults fuzz flood bench pin
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +36,14 @@ check: setup  ## what needs no run: lint, format, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: fuzz flood  ## hostile input by the million, and floods of forged addresses; SEED=7 for others
+
+fuzz: setup
+	$(BIN)/python tests/faults/fuzz.py --seed $(SEED) $(FUZZ)
+
+flood: setup
+	$(BIN)/python tests/faults/flood.py --seed $(SEED) $(FLOOD)
 
 bench: setup  ## the benchmarks, each with its rival; writes bench/results.json
 	$(BIN)/python bench/run.py $(BENCH)

@@ -139,18 +139,20 @@ def run_trainer(path: Path, child_of: int | None = None) -> None:
         stop = stack.enter_context(stop_signal())
         check_permissions(config.kafka, trainer_permissions(config.kafka))
         source = open_source(config.kafka, config.kafka.topics.training, f"{config.kafka.group}-trainer")
+        stack.callback(source.close)  # a client that is left open may keep the process from ending
         sink = open_sink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}-trainer")
+        store = KafkaModelStore(config.kafka, clock, sink)
+        stack.callback(store.close)
         port = config.http.port + 1 if config.http.port else 0
         stack.enter_context(_http(config, port, telemetry, clock))
         trainer = Trainer(
             source=source,
-            store=KafkaModelStore(config.kafka, clock, sink),
+            store=store,
             telemetry=telemetry,
             clock=clock,
             log=log,
             make_learner=lambda: make_learner(config.learning, config.model, config.detection, wanted, _SEED),
         )
-        stack.callback(trainer.close)
         trainer.run(lambda: stop.is_set or (child_of is not None and os.getppid() != child_of))
 
 

@@ -32,6 +32,7 @@ from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.incidents.alert import Alert
 from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.incidents.tracker import IncidentTracker
+from stream_iwae.stored_state import as_state_error, check_state
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.operator import WindowOperator
 from stream_iwae.windows.progress import Metadata, Progress
@@ -341,8 +342,10 @@ class Pipeline:
         self.history_until = history_until
         self.skip_to(offset)
 
+    @as_state_error
     def restore(self, metadata: Metadata, state: Mapping[str, Mapping[str, object]]) -> None:
         """Go on from a commit; the caller replays from `metadata.progress.offset`."""
+        check_state(state, self._stages.events, self._stages.features)
         progress = metadata.progress
         self.position = progress.position
         self._replay_until = progress.position

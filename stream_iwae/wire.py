@@ -24,6 +24,7 @@ from stream_iwae.state import N_SHARDS, shard_of
 MAX_RECORD_BYTES: Final = 900_000  # below the broker's default message.max.bytes of 1 MiB
 MAX_SCORES_ROWS: Final = 1_000
 MAX_LABEL_CHARS: Final = 200  # of a category's text; keeps one row far below any record limit
+MAX_SHARDS: Final = 65_536  # that a record may tell of
 RING: Final = 2 * N_SHARDS  # deltas kept: an overwritten one is older than the snapshot of every shard
 
 T = TypeVar("T")
@@ -209,7 +210,7 @@ def decode_scores(value: bytes) -> ScoresRecord:
     """
     try:
         record = msgspec.json.decode(value, type=ScoresRecord)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"no scores record: {error}") from error
     columns = (record.entities, record.window_end_ms, record.scores, record.p_values, record.severities)
     if len({len(column) for column in columns}) != 1:
@@ -288,6 +289,8 @@ def decode_state(records: Sequence[tuple[bytes, bytes]]) -> tuple[dict[str, dict
     if len({part.n_shards for part in shards}) > 1:
         raise StateError(f"the state was written with {sorted({part.n_shards for part in shards})} shards")
     n_shards = shards[0].n_shards if shards else N_SHARDS
+    if n_shards > MAX_SHARDS or not all(0 <= part.shard < n_shards for part in shards):
+        raise StateError(f"the state names shards that are none of {n_shards}, or has more than {MAX_SHARDS}")
 
     snapshot_seq = dict.fromkeys(range(n_shards), -1)
     for part in shards:
@@ -359,5 +362,5 @@ def _unframe(magic: bytes, value: bytes) -> bytes:
 def _decode_msgpack(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.msgpack.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"a record does not decode as {kind.__name__}: {error}") from error

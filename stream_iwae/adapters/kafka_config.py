@@ -61,7 +61,8 @@ class KafkaConfig(BaseModel):
     @field_validator("bootstrap_servers", mode="before")
     @classmethod
     def _joined(cls, value: Any) -> Any:
-        return ",".join(value) if isinstance(value, list) else value
+        is_list = isinstance(value, list) and all(isinstance(part, str) for part in value)
+        return ",".join(value) if is_list else value
 
     @model_validator(mode="after")
     def _secure(self) -> Self:

@@ -53,7 +53,7 @@ def read_pointer(value: bytes) -> Pointer:
     """Decode a pointer; raises ArtefactError."""
     try:
         return msgspec.json.decode(value, type=Pointer)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ArtefactError(f"the pointer to the current model is damaged: {error}") from error
 
 

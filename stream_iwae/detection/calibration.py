@@ -143,5 +143,5 @@ class Calibration:
                 for side in (document.high, document.low)
             )
             return cls(high, low, document.n_rows, document.windows_per_day)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, TypeError, ValueError) as error:
             raise ArtefactError(f"the calibration is damaged: {error}") from error

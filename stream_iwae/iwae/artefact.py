@@ -20,6 +20,7 @@ from stream_iwae.iwae.transform import Transform
 
 MAGIC: Final = b"SIWAE1\n"
 _DIGEST_BYTES: Final = 32
+MAX_SAMPLES: Final = 65_536  # of one kind; the noise for more would need gigabytes
 _CHANNEL: Final = "channel."  # before the names of the tensors that are no weights of the network
 
 
@@ -111,7 +112,15 @@ def unpack(blob: bytes) -> Model:
             channels=_channels(manifest["channels"], parts, transform),
         )
         _check(model)
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+    except (
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
         raise ArtefactError(f"the artefact's parts do not fit together: {error}") from error
     return model
 
@@ -143,7 +152,22 @@ def _check(model: Model) -> None:
         n_coordinates = model.channels.neighbours.references.shape[1]
         if n_coordinates != len(model.transform.point_owners):
             raise ValueError(f"the references have {n_coordinates} coordinates")
-    model.network()  # raises where the weights have other shapes
+    _check_sizes(model)
+    model.network()  # raises where the weights have other names
+
+
+def _check_sizes(model: Model) -> None:
+    """Nothing is allocated by what a manifest says: its network, without memory, has to have the weights' shapes."""
+    samples = (model.settings.train_samples, model.settings.score_samples, model.settings.cascade_samples)
+    if max(samples) > MAX_SAMPLES:
+        raise ValueError(f"{max(samples)} importance samples, at most {MAX_SAMPLES}")
+    if not all(isinstance(number, int) for number in (*samples, model.settings.latent, *model.settings.hidden)):
+        raise ValueError("a width or number of samples is no whole number")
+    with torch.device("meta"):
+        wanted = empty_network(model.transform, model.settings).state_dict()
+    for name, tensor in wanted.items():
+        if name not in model.weights or model.weights[name].shape != tensor.shape:
+            raise ValueError(f"the weights {name} are missing or not of the shape {tuple(tensor.shape)}")
 
 
 def as_floats(values: NDArray[np.float64]) -> tuple[float, ...]:

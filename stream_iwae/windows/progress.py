@@ -74,7 +74,7 @@ def decode_metadata(text: str, offset: int) -> Metadata:
     """
     try:
         wire = msgspec.json.decode(text, type=_Wire)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(
             f"the metadata of the committed offset {offset} is not ours ({error}); use another kafka.group"
         ) from error

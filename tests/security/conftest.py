@@ -1,6 +1,7 @@
 """A secured Kafka beside the plain one: SCRAM and mutual TLS, a user without rights, and the means to give it some."""
 
 import secrets
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.lab.kafka_properties import free_nodes
 from stream_iwae.lab.local_kafka import BrokerOptions, SecureListeners, local_kafka
 
-USER = "svc"
-PASSWORD = "right-" + secrets.token_hex(8)
+sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `secured_user` is theirs alone
+
+from secured_user import PASSWORD, USER
+
 PRINCIPAL = f"User:{USER}"
 
 
