@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 ENTITY_SEPARATOR: Final = "\x1f"  # between the values of an entity's fields; no address or name holds it
 SOURCE_PREFIX: Final = "\x1e"  # marks the pseudo-entity of a whole source (exporter)
+MOVES: Final = "moves_ms"  # column: up to where an event may move the watermark, if not to its own time
 OTHER_ENTITY: Final = "\x1eother"  # entities past `max_entities` are folded into this one
 
 
@@ -93,7 +94,7 @@ class EventBatch:
     """N events of one partition, in offset order."""
 
     partition: int
-    frame: pl.DataFrame  # offset Int64, timestamp_ms Int64, entity String, [source String], the fields
+    frame: pl.DataFrame  # offset Int64, timestamp_ms Int64, entity String, [source String], the fields, [moves_ms]
 
     def __post_init__(self) -> None:
         missing = {"offset", "timestamp_ms", "entity"} - set(self.frame.columns)

@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _Moment = Annotated[int, Meta(ge=-(2**62), le=2**62)]
-_Presence = tuple[Annotated[int, Meta(ge=1, le=2**64 - 1)], Annotated[int, Meta(ge=1, le=64)], _Moment, str]
+_Presence = tuple[Annotated[int, Meta(ge=1)], Annotated[int, Meta(ge=1, le=64)], _Moment, str]
 _WholeSource = tuple[int, Annotated[int, Meta(ge=0, le=64)], _Moment, str]
 _Own = tuple[Annotated[int, Meta(ge=0, le=2**62)], bytes, bytes, bytes]
 _FAILURES: Final = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError)

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+from stream_iwae.adapters.kafka_config import KafkaConfig
+from stream_iwae.adapters.kafka_permissions import service_permissions, trainer_permissions
 from stream_iwae.adapters.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from stream_iwae.events.rejections import RejectReason
 
@@ -20,3 +22,16 @@ def test_the_readme_names_only_files_that_exist():
                  "docs/adr", "docs/operations.md", "stream_iwae/pipeline.py"):  # fmt: skip
         assert path in text
         assert (ROOT / path).exists()
+
+
+def test_the_rights_that_are_documented_are_those_that_are_checked():
+    """tests/security shows that these are enough, and that each is needed."""
+    names = ("events", "alerts", "dead_letters", "state", "training", "models", "scores")
+    settings = {"bootstrap_servers": "x:1", "group": "GROUP", "instance": "INSTANCE", "topics": {n: n for n in names}}
+    config = KafkaConfig.model_validate(settings)
+    both = (("the service", service_permissions(config)), ("the trainer", trainer_permissions(config)))
+    expected = [f"| {p.operation} | {p.resource} | `{p.name}` | {who} |" for who, wanted in both for p in wanted]
+
+    lines = (ROOT / "docs/operations.md").read_text().splitlines()
+    begin = lines.index("| operation | resource | name | for |") + 2
+    assert lines[begin : begin + len(expected) + 1] == [*expected, ""]

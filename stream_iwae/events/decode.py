@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_iwae.batches import ENTITY_SEPARATOR, EventBatch, RecordBatch, Rejected
+from stream_iwae.batches import ENTITY_SEPARATOR, MOVES, EventBatch, RecordBatch, Rejected
 from stream_iwae.events.config import EventField, EventsConfig, Skip
 from stream_iwae.events.fields import canonical_column
 from stream_iwae.events.messages import MessageError, MessageReader
@@ -77,8 +77,11 @@ class Decoder:
         n_elements = len(columns)
         consumed = n_elements + len(rejected) + skipped.total()
         reasons: dict[int, tuple[RejectReason, str]] = {}  # element -> why
-        timestamps_ms = self._times(columns, records.timestamps_ms[rows], reasons)
+        record_ms = records.timestamps_ms[rows]
+        timestamps_ms = self._times(columns, record_ms, reasons)
         frame = self._frame(columns, timestamps_ms, records.offsets[rows], reasons)
+        if np.any(timestamps_ms > record_ms):  # one forged time must not make all others late: see docs/adr/0010
+            frame = frame.with_columns(pl.Series(MOVES, np.minimum(timestamps_ms, record_ms)))
         if reasons:
             for i, (reason, detail) in sorted(reasons.items()):
                 row = int(rows[i])

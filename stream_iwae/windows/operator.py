@@ -5,23 +5,25 @@ the watermark at its offset, so where a poll cuts the log changes nothing. Progr
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_iwae.batches import OTHER_ENTITY, EventBatch, WindowBatch
+from stream_iwae.batches import MOVES, OTHER_ENTITY, EventBatch, WindowBatch
 from stream_iwae.state import KeyedState
 from stream_iwae.windows.aggregates import AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.windows.known import cuts_at_waves
 from stream_iwae.windows.panes import Pane, Reducer
 from stream_iwae.windows.presence import Absence, Presence
 from stream_iwae.windows.presence_table import Record
 from stream_iwae.windows.progress import MAX_JUMPS, Progress
 from stream_iwae.windows.value_past import ValuePasts
 
+Times = TypeVar("Times", int, NDArray[np.int64])
 _NEVER: Final = -(2**62)  # a watermark before all time
 _DIRECT_ROWS: Final = 262_144  # of several small windows that are aggregated in one go
 _LEADING: Final = {
@@ -57,6 +59,7 @@ class WindowOperator:
         self._watermark_ms = _NEVER
         self._closed_until_ms = _NEVER  # end of the last wave of windows that was emitted, or was empty
         self._jumps: list[tuple[int, int]] = []
+        self._known_at = _NEVER  # the last wave closed before the rows that are being added
         self._refilling: Progress | None = None  # what a restart began from, until the replay has caught up
         self._nothing: pl.DataFrame | None = None  # no rows, once the types of the columns are known
 
@@ -72,7 +75,12 @@ class WindowOperator:
             return Windowed(self._record_windows(frame), frame.height, 0, 0)
         times = frame["timestamp_ms"].to_numpy()
         offsets = frame["offset"].to_numpy()
-        before, watermarks = self._watermarks(times, offsets)
+        before, watermarks = self._watermarks(_moves(frame), offsets)
+        if self._may_fold(frame.height):
+            parts = cuts_at_waves(self._wave_at(before))
+            if len(parts) > 1:  # each fold is to know what the waves before it have shown
+                return self._add_in_parts(events, parts, next_offset)
+            self._known_at = int(self._wave_at(before[:1])[0])
         starts = times - times % self._config.pane
         is_late = starts + self._config.pane <= watermarks
         rows = frame.select(self._reducer.columns)
@@ -91,6 +99,23 @@ class WindowOperator:
         self._catch_up(next_offset)
         n_late = int(np.count_nonzero(is_late))
         return Windowed(self._close(), frame.height - n_late, n_late, n_folded)
+
+    def _may_fold(self, n_rows: int) -> bool:
+        limit = self._config.max_entities
+        return n_rows > 0 and max((pane.n_rows for pane in self._panes.values()), default=0) + n_rows > limit
+
+    def _add_in_parts(self, events: EventBatch, parts: list[tuple[int, int]], next_offset: int) -> Windowed:
+        frame, several = events.frame, []
+        for start, stop in parts:
+            after = next_offset if stop == frame.height else int(frame["offset"][stop])
+            several.append(self.add(replace(events, frame=frame[start:stop]), after))
+        windows = self._batch([one.windows.frame for one in several if len(one.windows)])
+        return Windowed(
+            windows,
+            sum(one.n_aggregated for one in several),
+            sum(one.n_late for one in several),
+            sum(one.n_folded for one in several),
+        )
 
     def advance(self, watermark_ms: int, position: int) -> WindowBatch:
         """Move the watermark of a quiet partition; remembered, so that a replay does the same.
@@ -134,7 +159,7 @@ class WindowOperator:
         return 0 if is_folded is None else int(is_folded.sum())
 
     def _is_folded(self, pane: Pane, entities: pl.Series) -> pl.Series | None:
-        """The first `max_entities` entities of a pane keep their names; later ones become `other`."""
+        """The first `max_entities` entities of a pane keep their names, and who is known; others become `other`."""
         limit = self._config.max_entities
         if pane.names is None:
             if pane.n_rows + len(entities) <= limit:
@@ -148,6 +173,11 @@ class WindowOperator:
                     pane.names.add(entity)
                 else:
                     unknown.append(entity)
+        if not unknown:
+            return None
+        is_known = self._presence.known(unknown, self._known_at, self._closed_until_ms, self._last_end(pane.start_ms))
+        pane.names.update(entity for entity, known in zip(unknown, is_known, strict=True) if known)
+        unknown = [entity for entity, known in zip(unknown, is_known, strict=True) if not known]
         return entities.is_in(unknown) if unknown else None
 
     # --- closing -----------------------------------------------------------------------------
@@ -210,8 +240,8 @@ class WindowOperator:
             due.update(range(max(self._first_end(start), after + step), min(self._last_end(start), reached) + 1, step))
         return sorted(due)
 
-    def _wave_at(self, watermark_ms: int) -> int:
-        """The last end of any window at or before the watermark."""
+    def _wave_at(self, watermark_ms: Times) -> Times:
+        """The last end of any window at or before the watermark, or each of several."""
         step, phase = self._config.step, self._config.size % self._config.step
         return (watermark_ms - phase) // step * step + phase
 
@@ -229,7 +259,7 @@ class WindowOperator:
     def _record_windows(self, frame: pl.DataFrame) -> WindowBatch:
         """Each event a row, in offset order: another order would depend on where a poll cuts."""
         if frame.height:
-            self._watermark_ms = max(self._watermark_ms, int(frame["timestamp_ms"].to_numpy().max()))
+            self._watermark_ms = max(self._watermark_ms, int(_moves(frame).max()))
         rows = self._reducer.events(frame)
         time = pl.col("timestamp_ms")
         rows = rows.with_columns(
@@ -326,6 +356,12 @@ class WindowOperator:
     def presence(self) -> KeyedState[Record]:
         """Who was there in the last windows."""
         return self._presence.state
+
+
+def _moves(frame: pl.DataFrame) -> NDArray[np.int64]:
+    """Up to where each event may move the watermark: its time, but never past the time of its record."""
+    times: NDArray[np.int64] = frame[MOVES if MOVES in frame.columns else "timestamp_ms"].to_numpy()
+    return times
 
 
 def _by_pane(starts: NDArray[np.int64], is_late: NDArray[np.bool_]) -> list[tuple[int, NDArray[np.intp]]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stream_iwae.batches import SOURCE_PREFIX
 from stream_iwae.state import KeyedState
 from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.windows.known import are_known
 from stream_iwae.windows.presence_table import PresenceTable, Record
 
 MEMORY: Final = 64  # windows remembered an entity
@@ -55,6 +56,12 @@ class Presence:
     def is_empty(self) -> bool:
         """Whether there is nobody to miss."""
         return self._table.n_entities == 0
+
+    def known(self, entities: Sequence[str], known_at_ms: int, closed_ms: int, end_ms: int) -> NDArray[np.bool_]:
+        """Whether each was there lately, by the waves up to `known_at_ms`; those up to `closed_ms` are noted."""
+        step = self._config.step
+        n_since, n_until = (closed_ms - known_at_ms) // step, (end_ms - known_at_ms) // step
+        return are_known(self._table, entities, n_since, n_until, self._config.absent_windows)
 
     def wave(self, end_ms: int, entities: Sequence[str], sources: Sequence[str]) -> list[Absence]:
         """Take note of one wave of windows that ended at `end_ms`, and tell who is missing.

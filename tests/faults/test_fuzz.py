@@ -1,6 +1,7 @@
 """A few thousand of what `make faults` sends by the million; each thing that was found has a test of its own below."""
 
 import json
+import random
 import time
 from math import inf, nan
 
@@ -160,6 +161,20 @@ def test_a_name_that_is_no_text_is_damage():
         decode_training(hostile.framed(b"SIt1", len(body).to_bytes(4, "little") + body))
 
 
+def restore(state):
+    metadata = decode_metadata(encode_metadata(Progress(3, 5, 4, 9), 7, "f", None), 3)
+    pipeline = Pipeline(fuzz._RESTORED, 0)
+    pipeline.restore(metadata, state)
+    return pipeline
+
+
+def test_state_as_it_was_written_is_restored():
+    state = fuzz._state(random.Random(1))
+    state["presence"] |= {"oldest": [2**64 - 1, 64, hostile.NOW_MS, ""], "\x1er1": [1, 3, hostile.NOW_MS, "r1"]}
+
+    assert restore(state).n_entities == len(state["presence"])
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -169,6 +184,7 @@ def test_a_name_that_is_no_text_is_damage():
         {"counters": [1]},
         {"presence": {"a": [0, 1, 5, ""]}},
         {"presence": {"a": [1, 65, 5, ""]}},
+        {"presence": {"a": [2**64, 64, 5, ""]}},
         {"presence": {"a": [1, 1, 2**63, ""]}},
         {"presence": {"\x1es": [1, 1]}},
         {"incidents": {"a": {"type": "Incident"}}},
@@ -179,9 +195,8 @@ def test_a_name_that_is_no_text_is_damage():
     ],
 )
 def test_state_of_another_shape_is_refused_when_it_is_restored(state):
-    metadata = decode_metadata(encode_metadata(Progress(3, 5, 4, 9), 7, "f", None), 3)
     with pytest.raises(StateError, match="not what this version writes"):
-        Pipeline(fuzz._RESTORED, 0).restore(metadata, state)
+        restore(state)
 
 
 @pytest.mark.parametrize(
