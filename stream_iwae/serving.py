@@ -12,7 +12,7 @@ from stream_iwae.detection.calibration import Calibration
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.detection.judge import Judge
 from stream_iwae.errors import ArtefactError
-from stream_iwae.iwae.artefact import unpack
+from stream_iwae.iwae.artefact import Model, unpack
 from stream_iwae.iwae.cascade import RowScorer, make_scorer
 from stream_iwae.iwae.memory_relief import MemoryRelief
 from stream_iwae.iwae.scoring import pick_device
@@ -70,9 +70,21 @@ def load_serving_model(
     if "calibration" not in model.extra:
         raise ArtefactError(f"model {model.version} has no calibration")
     judge = Judge(Calibration.from_json(model.extra["calibration"]), detection)
+    _prove(model, len(schema.names))
     place = pick_device(device)
     if place.type == "cuda":
         scorer: RowScorer = MemoryRelief(partial(make_scorer, model), str(place), on_relief)
     else:
         scorer = make_scorer(model, device)
     return ServingModel(model.version, model.schema_digest, TorchScorer(model.version, scorer), judge)
+
+
+def _prove(model: Model, n_features: int) -> None:
+    """Score and explain one empty row: what cannot is refused now, and not in the midst of a stream."""
+    row = np.full((1, n_features), np.nan)
+    try:
+        scorer = make_scorer(model, "cpu")
+        scorer.score(row, on_chunk=lambda: None)
+        scorer.explain(row)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ArtefactError(f"model {model.version} cannot score: {type(error).__name__}: {error}") from error

@@ -16,7 +16,7 @@ from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import topic_permission
 from stream_iwae.adapters.kafka_source import check_topic
 from stream_iwae.batches import RecordBatch
-from stream_iwae.errors import BrokerUnreachableError, ConfigurationError
+from stream_iwae.errors import BrokerUnreachableError, ConfigurationError, StreamIwaeError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
 
 _FETCH_BYTES: Final = 8 * 1024 * 1024  # per partition and fetch
@@ -24,6 +24,7 @@ _QUEUED_KIB: Final = 32 * 1024  # fetched ahead of us, per partition
 _REQUEST_S: Final = 30.0
 _END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001  # the client's own names for public numbers
 _OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+_UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})  # noqa: SLF001
 _OFFSET, _VALUE, _TIME = methodcaller("offset"), methodcaller("value"), methodcaller("timestamp")
 
 
@@ -87,6 +88,11 @@ class ConfluentEventSource:
                 self._positions[partition] = max(self._positions[partition], int(message.offset() or 0))
             elif error.code() == _OUT_OF_RANGE:
                 gaps.append(self._seek_to_beginning(partition))
+            elif error.code() in _UNREADABLE:  # the client would come back to it for ever
+                raise StreamIwaeError(
+                    f"a batch of {self.topic}/{partition} at or after offset {self._positions[partition]} cannot be "
+                    f"unpacked ({error.str()}); kafka.client: kafka-python reads batches of any size"
+                )
         records = tuple(record_batch(self.topic, *fetched) for fetched in sorted(found.items()))
         assigned, revoked, lost = frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost)
         self._assigned, self._revoked, self._lost = set(), set(), set()

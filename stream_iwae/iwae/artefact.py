@@ -1,6 +1,7 @@
 """A model version as one blob of bytes: a checksum, then safetensors with a JSON manifest. No pickle."""
 
 import hashlib
+import itertools
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -157,17 +158,22 @@ def _check(model: Model) -> None:
 
 
 def _check_sizes(model: Model) -> None:
-    """Nothing is allocated by what a manifest says: its network, without memory, has to have the weights' shapes."""
+    """Nothing is allocated by what a manifest says: the weights that are there have to have the widths it names."""
     samples = (model.settings.train_samples, model.settings.score_samples, model.settings.cascade_samples)
     if max(samples) > MAX_SAMPLES:
         raise ValueError(f"{max(samples)} importance samples, at most {MAX_SAMPLES}")
     if not all(isinstance(number, int) for number in (*samples, model.settings.latent, *model.settings.hidden)):
         raise ValueError("a width or number of samples is no whole number")
-    with torch.device("meta"):
-        wanted = empty_network(model.transform, model.settings).state_dict()
-    for name, tensor in wanted.items():
-        if name not in model.weights or model.weights[name].shape != tensor.shape:
-            raise ValueError(f"the weights {name} are missing or not of the shape {tuple(tensor.shape)}")
+    n_continuous, n_classes = len(model.transform.continuous), sum(model.transform.class_counts)
+    hidden, latent = model.settings.hidden, model.settings.latent
+    for part, widths in (
+        ("encoder", (3 * n_continuous + n_classes, *hidden, 2 * latent)),
+        ("decoder", (latent, *reversed(hidden), 2 * n_continuous + n_classes)),
+    ):
+        for layer, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
+            name = f"{part}.{2 * layer}.weight"  # an activation lies between two layers
+            if name not in model.weights or model.weights[name].shape != (n_out, n_in):
+                raise ValueError(f"the weights {name} are missing, or not of the shape {(n_out, n_in)}")
 
 
 def as_floats(values: NDArray[np.float64]) -> tuple[float, ...]:

@@ -379,6 +379,22 @@ def an_artefact():
     return _BLOB[0]
 
 
+def rewritten(blob, change):
+    """The artefact with another manifest, under a checksum that is right."""
+    import hashlib
+
+    from safetensors.torch import load, save
+
+    from stream_iwae.iwae.artefact import MAGIC
+
+    body = blob[len(MAGIC) + 32 :]
+    size = int.from_bytes(body[:8], "little")
+    manifest = json.loads(json.loads(body[8 : 8 + size])["__metadata__"]["manifest"])
+    change(manifest)
+    body = save(load(body), metadata={"manifest": json.dumps(manifest)})
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
 def fuzz_artefact(seed, number):
     """Bytes that are damaged, and manifests that are wrong under a right checksum."""
     import hashlib

@@ -39,6 +39,19 @@ def test_our_own_records_artefacts_and_configurations_fail_only_as_they_should(t
         fuzz.TARGETS[target](2026, number)
 
 
+def test_what_is_spoilt_was_good_before():
+    assert set(unpack(fuzz.an_artefact()).names) == {"a", "b", "c"}
+    assert decode_training(fuzz.encode_training(fuzz._training(random.Random(3)))[0]).schema_digest == "digest"
+
+
+@pytest.mark.parametrize("sizes", [{"hidden": [10**9], "latent": 10**9}, {"score_samples": 10**9}, {"hidden": [8.0]}])
+def test_an_artefact_that_asks_for_memory_it_does_not_bring_is_refused(sizes):
+    blob = fuzz.rewritten(fuzz.an_artefact(), lambda manifest: manifest["settings"].update(sizes))
+
+    with pytest.raises(ArtefactError, match=r"do not fit together: (the weights|1000000000 importance|a width)"):
+        unpack(blob)
+
+
 def test_an_input_that_fails_says_how_to_see_it_again(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("planted")
