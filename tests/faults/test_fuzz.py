@@ -33,6 +33,7 @@ def test_messages_from_a_seed_are_all_accounted_for(number):
     assert min(total.aggregated, total.rejected.total(), total.skipped.total()) > 0 or number == 3
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # a model of huge numbers overflows: its scores are not finite
 @pytest.mark.parametrize("target", ["records", "artefact", "configuration"])
 def test_our_own_records_artefacts_and_configurations_fail_only_as_they_should(target):
     for number in range(60 if target == "configuration" else 400):
