@@ -509,16 +509,18 @@ def main():
     parser.add_argument("--target", choices=TARGETS, help="this one alone")
     parser.add_argument("--case", type=int, help="this case of --target alone")
     asked = parser.parse_args()
-    summary, _started_s = Summary(), time.process_time()
+    summary, started_s = Summary(), time.process_time()
     for target in [asked.target] if asked.target else TARGETS:
         n_cases = {"messages": -(-asked.messages // BATCH), "configuration": asked.others // 10}.get(
             target, asked.others
         )
-        time.process_time()
+        begun_s = time.process_time()
         for number in [asked.case] if asked.case is not None else range(n_cases):
             run(target, asked.seed, number, summary)
+        print(f"{target}: {summary.sent[target]:,} in {time.process_time() - begun_s:.0f} s of CPU", flush=True)
     if summary.fates:
-        pass
+        print(", ".join(f"{fate} {n:,}" for fate, n in summary.fates.items()))
+    print(f"seed {asked.seed}: nothing unexpected, nothing lost; {time.process_time() - started_s:.0f} s of CPU")
 
 
 if __name__ == "__main__":
