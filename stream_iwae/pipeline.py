@@ -323,6 +323,7 @@ class Pipeline:
             "counters": self._counters.state.take_changes(),
             "incidents": self._incidents.state.take_changes(),
             "profiles": self._extractor.profiles.state.take_changes(),
+            "recent": self._extractor.recent.state.take_changes(),
         }
 
     def snapshot_shard(self, number: int) -> dict[str, Mapping[str, object]]:
@@ -333,6 +334,7 @@ class Pipeline:
             "counters": self._counters.state.shard(number),
             "incidents": self._incidents.state.shard(number),
             "profiles": self._extractor.profiles.state.shard(number),
+            "recent": self._extractor.recent.state.shard(number),
         }
 
     def begin(self, offset: int, history_until: int | None) -> None:
@@ -354,6 +356,7 @@ class Pipeline:
         self._counters.restore(state.get("counters", {}))  # type: ignore[arg-type]
         self._incidents.state.restore(state.get("incidents", {}))  # type: ignore[arg-type]
         self._extractor.profiles.restore(state.get("profiles", {}))  # type: ignore[arg-type]
+        self._extractor.recent.restore(state.get("recent", {}))  # type: ignore[arg-type]
 
     # --- what people see ---------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from stream_iwae.iwae.neighbours import one_hot
 
 SCALE_FLOOR: Final = 0.05  # of a logarithm, and of any constant column
 RANGE_FLOOR: Final = 0.05  # of a gauge's or ratio's range, whatever its unit
+NARROW_FLOOR: Final = 0.25  # at most, of the range of one that moves little beside others of its unit
 MAX_CLASSES: Final = 255  # the most frequent values of a category; the others count as unseen
 NEAR, FAR = 2.0, 8.0  # divisors of the two bounded scales
 _CLIP: Final = 0.9999  # a location at or past the bound still has an inverse
@@ -25,6 +26,7 @@ _NEAR_LIMIT: Final = 0.95  # beyond it the near scale is saturated and the far o
 _LOG_LIMIT: Final = 230.0  # log1p of LARGEST, nearly
 _ROUNDING: Final = 1e-9  # a column that varies by less than this share of its size is constant
 _LOGGED: Final = ("magnitude", "count", "signed")
+_OF_ONE_UNIT: Final = ("gauge", "ratio")  # where they lie within [-1, 1]: shares, or scaled alike
 _KINDS: Final = frozenset({"magnitude", "ratio", "count", "gauge", "category", "cyclic", "signed"})
 _EDGE: Final = 0.005  # quantiles between which the bulk of a column lies
 _NEAR_CODE: Final = 0.1  # of the gap between two codes: so close to one, a number is taken for it
@@ -71,6 +73,7 @@ class Transform:
             raise ValueError(f"need (N, {len(kinds)}) values, got {values.shape}")
         resolved = tuple(resolve(column, kind) for column, kind in zip(values.T, kinds, strict=True))
         units, means, scales, classes = [], [], [], []
+        spreads: dict[int, float] = {}  # of columns within [-1, 1], by their place among the C
         for column, kind, given in zip(values.T, resolved, kinds, strict=True):
             present = column[np.isfinite(column)].clip(-LARGEST, LARGEST)
             if kind == "category":
@@ -85,6 +88,11 @@ class Transform:
                 bulk = _bulk(flat)
                 means.append(float(bulk.mean()))
                 scales.append(_scale(bulk, kind))
+                if kind in _OF_ONE_UNIT and np.abs(bulk).max() <= 1:
+                    spreads[len(scales) - 1] = float(np.ptp(bulk))
+        widest = max(spreads.values(), default=0.0)
+        for i, spread in spreads.items():
+            scales[i] = max(scales[i], min(RANGE_FLOOR * widest, NARROW_FLOOR * spread))
         return cls(resolved, tuple(units), tuple(means), tuple(scales), tuple(classes))
 
     @property

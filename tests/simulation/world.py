@@ -78,7 +78,7 @@ def the_stages(profiles=True, **windows):
             [
                 {"name": "flows", "aggregate": "count"},
                 {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": profiles},
-                {"name": "octets", "aggregate": "sum", "field": "octets"},
+                {"name": "octets", "aggregate": "sum", "field": "octets", "kind": "gauge", "recent": profiles},
                 *([] if windows.get("kind") == "record" else [SURGE]),
             ]
         ),
