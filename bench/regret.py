@@ -113,7 +113,7 @@ def network(data: Path, seed: int) -> Iterator[Case]:
         attacks = [scenario for scenario in simulation.truth() if not scenario.benign]
 
         def is_odd(entity: str, start_ms: int, attacks: list[ScenarioTruth] = attacks) -> bool:
-            return any(entity in a.entities and a.start_ms - MINUTE_MS < start_ms < a.end_ms for a in attacks)
+            return any(entity in a.concerned and a.start_ms - MINUTE_MS < start_ms < a.end_ms for a in attacks)
 
         parts = [[message.value for message in simulation.messages(part)] for part in ("history", "live")]
         rows, entities, starts = windows_of(flows, [value for part in parts for value in part])
