@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 ENTITY_SEPARATOR: Final = "\x1f"  # between the values of an entity's fields; no address or name holds it
 SOURCE_PREFIX: Final = "\x1e"  # marks the pseudo-entity of a whole source (exporter)
+REACHED: Final = "reached_ms"  # column of re-keyed events: the highest event time just before each
+NEVER_MS: Final = -(2**62)  # a time before all others
 OTHER_ENTITY: Final = "\x1eother"  # entities past `max_entities` are folded into this one
 
 
@@ -90,10 +92,15 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """N events of one partition, in offset order."""
+    """N events of one partition, in offset order.
+
+    The watermark follows their times, unless they were re-keyed: then `reached_ms` says how far event time has come
+    with them, as of all input partitions, and a column of that name how far it had just before each.
+    """
 
     partition: int
-    frame: pl.DataFrame  # offset Int64, timestamp_ms Int64, entity String, [source String], the fields
+    frame: pl.DataFrame  # offset Int64, timestamp_ms Int64, entity String, [source String], the fields, [reached_ms]
+    reached_ms: int | None = None  # None: the times of the events say
 
     def __post_init__(self) -> None:
         missing = {"offset", "timestamp_ms", "entity"} - set(self.frame.columns)

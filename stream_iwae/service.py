@@ -1,34 +1,23 @@
-"""The shell: one loop of poll, process, publish and commit.
-
-Everything a transaction publishes is kept until the transaction is known to have committed:
-an aborted one is sent again, an ambiguous one is settled first and then compared by `seq`.
-"""
+"""The shell: one loop of poll, process, publish and commit."""
 
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from stream_iwae.batches import RecordBatch, entity_object
-from stream_iwae.errors import (
-    AmbiguousCommitError,
-    ArtefactError,
-    ConfigurationError,
-    DeliveryError,
-    FencedError,
-    StaleGroupError,
-)
+from stream_iwae.delivery import Delivery, Log
+from stream_iwae.errors import ArtefactError, ConfigurationError
 from stream_iwae.incidents.alert import rfc3339
 from stream_iwae.learning.provisional import Provisional
-from stream_iwae.outputs import Commit, Publisher, Topics
+from stream_iwae.outputs import Commit, Publisher, Topics, records_of
 from stream_iwae.pipeline import Counts, Pipeline, ServingModel, Stages
 from stream_iwae.ports import (
     Clock,
     CommittedOffset,
     EventSource,
     ModelStore,
-    OutputRecord,
     OutputSink,
     Polled,
     StateReader,
@@ -37,22 +26,7 @@ from stream_iwae.ports import (
 from stream_iwae.windows.progress import Metadata, decode_metadata
 from stream_iwae.wire import decode_state
 
-MAX_DELIVERY_ATTEMPTS: Final = 3
-FENCED_TWICE_WITHIN_S: Final = 60.0
 KEEP_ALIVE_S: Final = 5.0  # poll at least this often while a long batch is scored
-
-
-class Log(Protocol):
-    """Events with fields."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Say what happened."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Say what an operator may want to change."""
-
-    def error(self, event: str, **fields: object) -> object:
-        """Say what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +71,7 @@ class Service:
         self.model: ServingModel | None = None
         self.provisional = Provisional()  # of windows before the first model: seen here, and nowhere else
         self.totals = Counts()
-        self._waiting: dict[int, Commit] = {}  # prepared, not yet known to be committed
+        self._delivery = Delivery(source, sink, telemetry, clock, log, records_of, self._wait_and_poll, self._finish)
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
         self._awaited: frozenset[int] = frozenset()  # assigned; their state is behind another's open transaction
         self._rows_published = 0
@@ -106,7 +80,6 @@ class Service:
         self._last_commit_ms = clock.now_ms()
         self._last_poll_s = clock.monotonic_s()
         self._last_record_ms: dict[int, int] = {}
-        self._last_fenced_s: float | None = None
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -122,7 +95,7 @@ class Service:
         if self._awaited:
             self._take_over(self._awaited)
         if not self._records:
-            self._poll(self._settings.poll_timeout_s)
+            self._wait_and_poll()
         while self._records:
             self._process(self._records.popleft())
         self._follow_positions()
@@ -152,6 +125,9 @@ class Service:
             self._count_gap(partition, lost)
         self._records.extend(polled.records)
 
+    def _wait_and_poll(self) -> None:
+        self._poll(self._settings.poll_timeout_s)
+
     def _keep_alive(self) -> None:
         """Between two chunks of scoring: stay a member of the group."""
         if self._clock.monotonic_s() - self._last_poll_s < KEEP_ALIVE_S:
@@ -167,7 +143,7 @@ class Service:
         for partition in sorted(polled.revoked | polled.lost):
             # Nothing is handed over: the log and the state topic hold all that was committed.
             self.pipelines.pop(partition, None)
-            self._waiting.pop(partition, None)
+            self._delivery.waiting.pop(partition, None)
             self._last_record_ms.pop(partition, None)
             self._forget_polled(partition)
         self._awaited -= polled.revoked | polled.lost
@@ -257,7 +233,7 @@ class Service:
             return
         now_ms = self._clock.now_ms()
         self._last_record_ms[records.partition] = now_ms
-        until = pipeline.history_until
+        until = pipeline.history_end(records)
         if until is not None and self.model is None and self._settings.hold_until_ready:
             # The first live record waits for the first model, wherever the poll happened to cut.
             records, later = records.split(until)
@@ -333,69 +309,18 @@ class Service:
 
     def commit(self) -> None:
         """Publish and commit everything that waits, all or nothing; see docs/adr/0002."""
+        waiting = self._delivery.waiting
         for partition, pipeline in self.pipelines.items():
-            if partition not in self._waiting:
+            if partition not in waiting:
                 prepared = self._publisher.prepare(pipeline)
                 if prepared is not None:
-                    self._waiting[partition] = prepared
+                    waiting[partition] = prepared
         self._last_commit_ms = self._clock.now_ms()
-        attempts = 0
-        while self._waiting:
-            try:
-                self._send(self._waiting)
-            except StaleGroupError:
-                # Poll through the rebalance: what is no longer ours is dropped, the rest is sent again.
-                self._telemetry.count("consumer_commits", outcome="stale")
-                self._poll(self._settings.poll_timeout_s)
-            except AmbiguousCommitError as error:
-                self._telemetry.count("consumer_commits", outcome="ambiguous")
-                self._log.warning("commit is in doubt, settling it", reason=str(error))
-                self._sink.recover()
-                self._drop_committed()
-            except FencedError:
-                self._telemetry.count("consumer_commits", outcome="fenced")
-                self._recover_once_a_minute()
-                self._drop_committed()
-            except DeliveryError as error:
-                attempts += 1
-                self._telemetry.count("consumer_commits", outcome="failed")
-                self._telemetry.count("alerts_publish_failures")
-                if attempts == MAX_DELIVERY_ATTEMPTS:
-                    raise
-                self._log.warning("delivery failed, sending again", attempt=attempts, reason=str(error))
-            else:
-                self._finish(self._waiting)
-                self._waiting = {}
-
-    def _send(self, commits: Mapping[int, Commit]) -> None:
-        records: list[OutputRecord] = [record for commit in commits.values() for record in commit.records]
-        offsets = {partition: commit.offset for partition, commit in commits.items()}
-        self._sink.commit(records, offsets, self._source.topic, self._source.group_token())
-
-    def _drop_committed(self) -> None:
-        """After an ambiguous commit: what the group holds with our `seq` is done."""
-        committed = self._source.committed(frozenset(self._waiting))
-        done = {}
-        for partition, found in committed.items():
-            waiting = self._waiting[partition]
-            if found is not None and decode_metadata(found.metadata, found.offset).seq == waiting.seq:
-                done[partition] = self._waiting.pop(partition)
-        self._finish(done)
-
-    def _recover_once_a_minute(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._last_fenced_s is not None and now_s - self._last_fenced_s < FENCED_TWICE_WITHIN_S:
-            raise FencedError("fenced twice within a minute: is another replica running with the same kafka.instance?")
-        self._last_fenced_s = now_s
-        self._sink.recover()
+        self._delivery.deliver()
 
     def _finish(self, commits: Mapping[int, Commit]) -> None:
         """Count what is committed now, and only now."""
-        if not commits:
-            return
         now_ms = self._clock.now_ms()
-        self._telemetry.progress("commit", self._clock.monotonic_s())
-        self._telemetry.count("consumer_commits", outcome="committed")
         for commit in commits.values():
             self.totals.add(commit.outcome.counts)
             self._rows_published += sum(len(batch) for batch in commit.outcome.training)

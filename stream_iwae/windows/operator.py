@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_iwae.batches import OTHER_ENTITY, EventBatch, WindowBatch
+from stream_iwae.batches import OTHER_ENTITY, REACHED, EventBatch, WindowBatch
 from stream_iwae.state import KeyedState
 from stream_iwae.windows.aggregates import AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
@@ -72,7 +72,7 @@ class WindowOperator:
             return Windowed(self._record_windows(frame), frame.height, 0, 0)
         times = frame["timestamp_ms"].to_numpy()
         offsets = frame["offset"].to_numpy()
-        before, watermarks = self._watermarks(times, offsets)
+        before, watermarks = self._watermarks(events, times, offsets)
         starts = times - times % self._config.pane
         is_late = starts + self._config.pane <= watermarks
         rows = frame.select(self._reducer.columns)
@@ -87,6 +87,8 @@ class WindowOperator:
             n_folded += self._fill(pane, rows if len(at) == rows.height else rows[at])
         if len(times):
             self._watermark_ms = int(watermarks[-1])
+        if events.reached_ms is not None:
+            self._watermark_ms = max(self._watermark_ms, events.reached_ms - self._config.grace)
         self._watermark_ms = max(self._watermark_ms, self._jump_at(next_offset))
         self._catch_up(next_offset)
         n_late = int(np.count_nonzero(is_late))
@@ -111,11 +113,15 @@ class WindowOperator:
         return self._close()
 
     def _watermarks(
-        self, times: NDArray[np.int64], offsets: NDArray[np.int64]
+        self, events: EventBatch, times: NDArray[np.int64], offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The watermark just before each event, and with it, (N,) both."""
-        reached = np.maximum.accumulate(np.maximum(times - self._config.grace, self._watermark_ms))
-        before = np.concatenate([np.array([self._watermark_ms]), reached[:-1]]) if len(times) else reached
+        if events.reached_ms is None:
+            reached = np.maximum.accumulate(np.maximum(times - self._config.grace, self._watermark_ms))
+            before = np.concatenate([np.array([self._watermark_ms]), reached[:-1]]) if len(times) else reached
+        else:  # re-keyed: it does not follow from the events that are here
+            before = np.maximum(events.frame[REACHED].to_numpy() - self._config.grace, self._watermark_ms)
+            reached = before
         for position, watermark_ms in self._jumps:
             jumped = np.where(offsets >= position, watermark_ms, _NEVER)
             reached, before = np.maximum(reached, jumped), np.maximum(before, jumped)
