@@ -111,9 +111,7 @@ def scattered(rng, n_events, n_sources, disorder=(0, 0, 1000), garbage=0.05):
         whole.append(value)
         rng.choice(logs).append(value)
     last = [json.dumps(event(at_ms + 600_000 + 20_000 * i, "end")).encode() for i in range(2)]
-    for log in logs:
-        log += last
-    return whole + last, logs
+    return whole + last, [log + last for log in logs]
 
 
 class QuietLog:
