@@ -1,8 +1,9 @@
 """How far event time has come, as of all source partitions: the least of those that anybody waits for.
 
-A source is waited for from its first word, or from the first word of any, unless it is idle or forgotten. It is
-forgotten when nothing was heard of it for `forget_after` of the time in which others were. That time is taken
-from the records: their own times, pauses cut short. So the log alone decides, and a replay decides the same.
+Where nobody is waited for, all having fallen idle, it is the most that any has reached. A source is waited for from
+the first word of any, unless it is idle or forgotten. It is forgotten when nothing was heard of it for `forget_after`
+of the time in which others were. That time is taken from the records: their own times, pauses cut short. So the log
+alone decides, and a replay decides the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,9 +78,7 @@ class SourceMerge:
                     self.reached_ms = int(merged[rows][-1])
                 at += part.n_events
             self._hear(part, offset)
-            least_ms = self._least_of_others(None)
-            if least_ms is not None:
-                self.reached_ms = max(self.reached_ms, least_ms)
+            self.reached_ms = max(self.reached_ms, self._together())
         overall = [self.n_sources, self._clock_ms, self._last_record_ms, self.reached_ms]
         self._ahead.append((offset, _OVERALL, overall))
         return merged
@@ -112,6 +111,13 @@ class SourceMerge:
     def _is_awaited(self) -> NDArray[np.bool_]:
         is_forgotten = self._clock_ms - self._heard > self._forget_after_ms
         return ~self._is_idle & ~is_forgotten
+
+    def _together(self) -> int:
+        """What the awaited sources have all reached; where all are idle, what any of them has."""
+        least_ms = self._least_of_others(None)
+        if least_ms is not None:
+            return least_ms
+        return int(self._reached[self._is_idle].max()) if self._is_idle.any() else NEVER_MS
 
     def _least_of_others(self, source: int | None) -> int | None:
         """The least that the awaited sources have reached, but for `source`; None where there are none."""

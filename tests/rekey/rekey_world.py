@@ -124,7 +124,7 @@ class QuietLog:
 class RekeyWorld:
     """A broker with the logs on the partitions of `events`, re-keyers and replicas of the service."""
 
-    def __init__(self, logs, stages, n_targets=2, rng=None, faults=0.0, start="earliest"):
+    def __init__(self, logs, stages, n_targets=2, rng=None, faults=0.0, start="earliest", most=25):
         self.clock = VirtualClock(START_MS + 10**9)
         self.broker = MemoryBroker(self.clock.now_ms)
         self.stages, self.n_targets, self.rng, self.faults = stages, n_targets, rng, faults
@@ -137,7 +137,7 @@ class RekeyWorld:
         self.broker.create_topic("training", 1)
         for partition, log in enumerate(logs):
             self.feed(partition, log)
-        self.start = start
+        self.start, self.most = start, most
         self.settings = ServiceSettings(start=start, history_ms=10**12, commit_interval_ms=0, hold_until_ready=False)
         self.shelf = ModelShelf()
         MemoryModelStore(self.shelf).publish("pinned", b"", 0)
@@ -150,7 +150,7 @@ class RekeyWorld:
             self.broker.append("events", partition, None, value, self.clock.now_ms())
 
     def _cut(self):
-        return 10_000 if self.rng is None else self.rng.randrange(1, 25)
+        return 10_000 if self.rng is None else self.rng.randrange(1, self.most)
 
     def start_rekeyer(self, member):
         self.telemetry[member] = MemoryTelemetry()
@@ -218,7 +218,7 @@ class RekeyWorld:
             self.clock.advance(10)
             for process in processes.values():
                 process.step()
-            owned = [getattr(process, "partitions", None) or process.pipelines for process in processes.values()]
+            owned = [vars(process).get("partitions", vars(process).get("pipelines")) for process in processes.values()]
             if {p: at.position for each in owned for p, at in each.items()} == ends:
                 break
         else:
