@@ -19,7 +19,8 @@ from stream_iwae.features.config import aggregates, needed_fields
 from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.intake import Intake
 from stream_iwae.lab.publish import MessagePublisher, create_topic
-from stream_iwae.rekeyer import Rekeyer, RekeyerSettings, RekeyTopics
+from stream_iwae.rekey_outputs import RekeyTopics
+from stream_iwae.rekeyer import Rekeyer, RekeyerSettings
 from stream_iwae.windows.operator import WindowOperator
 
 N_PARTITIONS = 4
@@ -48,7 +49,7 @@ def rekey_rate(config: Config, n_events: int) -> float:
         log=get_logger(),
         events=config.events,
         needed=needed_fields(config.features),
-        topics=RekeyTopics(name, n_targets, config.kafka.topics.dead_letters),
+        topics=RekeyTopics(config.kafka.topics.events, name, n_targets, config.kafka.topics.dead_letters),
         rekey=config.rekey,
         settings=RekeyerSettings(start="earliest", max_message_bytes=config.kafka.max_message),
     )

@@ -30,7 +30,8 @@ from stream_iwae.learning.tuner import make_learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import ServingModel, Stages
 from stream_iwae.ports import Clock, Telemetry
-from stream_iwae.rekeyer import Rekeyer, RekeyerSettings, RekeyTopics
+from stream_iwae.rekey_outputs import RekeyTopics
+from stream_iwae.rekeyer import Rekeyer, RekeyerSettings
 from stream_iwae.replay import Replay
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.serving import load_serving_model
@@ -187,7 +188,7 @@ def run_rekeyer(path: Path, child_of: int | None = None) -> None:
             log=log,
             events=config.events,
             needed=needed_fields(config.features),
-            topics=RekeyTopics(config.rekeyed_topic, n_targets, config.kafka.topics.dead_letters),
+            topics=RekeyTopics(events_topic, config.rekeyed_topic, n_targets, config.kafka.topics.dead_letters),
             rekey=config.rekey,
             settings=RekeyerSettings(
                 start=config.kafka.start,

@@ -6,7 +6,7 @@ so a pipeline restored from a commit goes on exactly where the committed one sto
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -32,6 +32,7 @@ from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.incidents.tracker import IncidentTracker
 from stream_iwae.intake import Intake
 from stream_iwae.rekey.config import RekeyConfig
+from stream_iwae.row_ids import hash_entities, hash_rows
 from stream_iwae.state import KeyedState
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.operator import WindowOperator
@@ -379,28 +380,6 @@ class Pipeline:
     def open_incidents(self) -> dict[str, int]:
         """Open incidents by severity."""
         return self._incidents.open_by_severity()
-
-
-def hash_entities(entities: Sequence[str]) -> NDArray[np.uint64]:
-    """64 bits of each entity key, the same in every process."""
-    digests = b"".join(hashlib.blake2b(entity.encode(), digest_size=8).digest() for entity in entities)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
-
-
-def hash_rows(
-    entity_ids: NDArray[np.uint64], window_end_ms: NDArray[np.int64], offsets: NDArray[np.int64], partition: int
-) -> NDArray[np.uint64]:
-    """One 64-bit id a row: the SplitMix64 finaliser over entity, window end and offset.
-
-    Source: Steele, Lea, Flood 2014, Fast splittable pseudorandom number generators, figure 17.
-    """
-    mixed = entity_ids.copy()
-    for part in (window_end_ms.astype(np.uint64), offsets.astype(np.uint64), np.uint64(partition)):
-        mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
 
 
 def _severity_counts(verdicts: VerdictBatch) -> dict[str, int]:

@@ -7,23 +7,20 @@ how far every source of the transaction has come, and the offsets of those sourc
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Final
 
 from stream_iwae.batches import NEVER_MS, RecordBatch
 from stream_iwae.delivery import Delivery, Log
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.events.config import EventsConfig
-from stream_iwae.outputs import dead_letter
-from stream_iwae.ports import Clock, CommittedOffset, EventSource, OutputRecord, OutputSink, Polled, Telemetry
-from stream_iwae.rekey.batch import encode_batch
+from stream_iwae.ports import Clock, CommittedOffset, EventSource, OutputSink, Polled, Telemetry
 from stream_iwae.rekey.config import RekeyConfig
-from stream_iwae.rekey.progress import encode_position, events_digest, fingerprint
-from stream_iwae.rekey.source_partition import RekeyCounts, Share, SourcePartition, compose
+from stream_iwae.rekey.progress import events_digest
+from stream_iwae.rekey.source_partition import RekeyCounts, SourcePartition
+from stream_iwae.rekey_outputs import RekeyTopics, ShareCommit, SharePublisher
 from stream_iwae.windows.progress import decode_metadata
 
 MAX_EVENTS: Final = 50_000  # a transaction: bounds what is held, and what a crash does again
-_HEADER_SHARE: Final = 8  # of a message's limit this part is left for its header and for Kafka's own bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +31,6 @@ class RekeyerSettings:
     history_ms: int = 6 * 3_600_000
     max_message_bytes: int = 1_048_576
     poll_timeout_s: float = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class RekeyTopics:
-    """Where events and dead letters go."""
-
-    rekeyed: str
-    n_targets: int  # partitions of it
-    dead_letters: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShareCommit:
-    """One source partition's share of a transaction."""
-
-    seq: int
-    share: Share
-    offset: CommittedOffset
 
 
 class Rekeyer:
@@ -73,17 +52,14 @@ class Rekeyer:
         self._source, self._telemetry, self._clock, self._log = source, telemetry, clock, log
         self._events, self._needed, self._topics = events, needed, topics
         self._rekey, self._settings = rekey, settings
-        self._max_batch_bytes = settings.max_message_bytes - settings.max_message_bytes // _HEADER_SHARE
-        self._digest = events_digest(events, needed)
-        self._fingerprint = fingerprint(self._digest, topics.n_targets)
+        self._publisher = SharePublisher(topics, events_digest(events, needed), settings.max_message_bytes)
         self.partitions: dict[int, SourcePartition] = {}
         self.totals = RekeyCounts()
-        self._seq: dict[int, int] = {}
-        self._committed_position: dict[int, int] = {}
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
-        self._n_sources = 0
         self._is_boundary = False  # what comes next must not share a message with what came last
-        self._delivery = Delivery(source, sink, telemetry, clock, log, self._compose, self._poll, self._finish)
+        self._delivery = Delivery(
+            source, sink, telemetry, clock, log, self._publisher.records_of, self._poll, self._finish
+        )
         self._last_commit_ms = clock.now_ms()
         self._last_record_ms: dict[int, int] = {}
 
@@ -114,6 +90,7 @@ class Rekeyer:
     def _poll(self) -> None:
         polled = self._source.poll(min(self._settings.poll_timeout_s, self._rekey.commit_interval / 1000))
         self._telemetry.progress("rekeyer", self._clock.monotonic_s())
+        self._telemetry.gauge("ready", 1)
         self._follow_assignment(polled)
         for partition, lost in polled.gaps:
             self._count_gap(partition, lost)
@@ -131,13 +108,12 @@ class Rekeyer:
             self._delivery.waiting.pop(partition, None)
             self._forget_polled(partition)
         if polled.assigned:
-            self._n_sources = self._source.n_partitions()
+            self._publisher.n_sources = self._source.n_partitions()
             committed = self._source.committed(polled.assigned)
             first = self._source.beginning_offsets(polled.assigned)
             for partition in sorted(polled.assigned):
                 self._take_over(partition, committed[partition], first[partition])
             self._source.resume(polled.assigned)
-            self._telemetry.gauge("ready", 1)
         if polled.assigned or polled.revoked or polled.lost:
             self._telemetry.count("consumer_rebalances")
             self._telemetry.gauge("consumer_assigned_partitions", len(self.partitions), topic=self._source.topic)
@@ -146,21 +122,23 @@ class Rekeyer:
         self._records = deque(records for records in self._records if records.partition != partition)
 
     def _take_over(self, number: int, committed: CommittedOffset | None, first: int) -> None:
-        partition = SourcePartition(self._events, self._needed, number, self._topics.n_targets, self._max_batch_bytes)
+        publisher = self._publisher
+        partition = SourcePartition(
+            self._events, self._needed, number, self._topics.n_targets, publisher.max_batch_bytes
+        )
         if committed is None:
             offset, history_until = self._begin(number, first)
             partition.begin(offset, history_until)
-            self._seq[number] = 0
+            publisher.begin(number, seq=0)
         else:
             metadata = decode_metadata(committed.metadata, committed.offset)
             self._check_fingerprint(metadata.fingerprint)
             partition.restore(metadata)
-            self._seq[number] = metadata.seq
+            publisher.begin(number, metadata.seq)
             offset = max(committed.offset, first)
             if offset > committed.offset:
                 self._count_gap(number, offset - committed.offset)
         self.partitions[number] = partition
-        self._committed_position.pop(number, None)
         self._last_record_ms[number] = self._clock.now_ms()
         self._forget_polled(number)
         self._source.seek(number, offset)
@@ -178,13 +156,13 @@ class Rekeyer:
         return max(first, self._source.offsets_for_time(mine, since_ms)[number]), end
 
     def _check_fingerprint(self, found: str) -> None:
-        if found != self._fingerprint:
+        if found != self._publisher.fingerprint:
             raise ConfigurationError(
                 "detector",
                 found,
                 "events were re-keyed under another configuration of events or features, or to another number of "
-                f"partitions (now {self._fingerprint}); go back to that, or start afresh under another kafka.group "
-                "and detector",
+                f"partitions (now {self._publisher.fingerprint}); go back to that, or start afresh under another "
+                "kafka.group and detector",
             )
 
     def _count_gap(self, partition: int, lost: int) -> None:
@@ -227,51 +205,21 @@ class Rekeyer:
 
     def commit(self) -> None:
         """Publish and commit everything that waits, all or nothing."""
+        waiting = self._delivery.waiting
         for number, partition in self.partitions.items():
-            has_moved = partition.position != self._committed_position.get(number) or partition.share.portions
-            if number in self._delivery.waiting or not has_moved:
-                continue
-            self._committed_position[number] = partition.position
-            self._seq[number] += 1
-            seq = self._seq[number]
-            metadata = encode_position(
-                partition.position, partition.reached_ms, seq, self._fingerprint, partition.history_until
-            )
-            offset = CommittedOffset(partition.position, metadata)
-            self._delivery.waiting[number] = ShareCommit(seq, partition.take_share(), offset)
+            if number not in waiting:
+                prepared = self._publisher.prepare(partition)
+                if prepared is not None:
+                    waiting[number] = prepared
         self._is_boundary = False
         self._last_commit_ms = self._clock.now_ms()
         self._delivery.deliver()
 
-    def _compose(self, commits: Mapping[int, ShareCommit]) -> list[OutputRecord]:
-        """What the sources publish together: one message a target, unless it would be too large."""
-        portions = list(chain.from_iterable(commit.share.portions for commit in commits.values()))
-        batches = compose(portions, self._topics.n_targets, self._n_sources, self._digest)
-        key = self._source.topic.encode()
-        letters = [
-            dead_letter(self._topics.dead_letters, self._source.topic, number, rejected)
-            for number, commit in commits.items()
-            for rejected in commit.share.rejected
-        ]
-        return letters + [
-            OutputRecord(self._topics.rekeyed, key, value, target)
-            for target, batch in batches.items()
-            for value in encode_batch(batch, self._max_batch_bytes)
-        ]
-
     def _finish(self, commits: Mapping[int, ShareCommit]) -> None:
         """Count what is committed now, and only now."""
-        topic = self._source.topic
         for commit in commits.values():
-            counts = commit.share.counts
-            self.totals.add(counts)
-            self._telemetry.count("events_consumed", counts.consumed, topic=topic)
-            self._telemetry.count("bytes_consumed", counts.consumed_bytes, topic=topic)
-            self._telemetry.count("events_forwarded", counts.forwarded, topic=topic)
-            for reason, amount in counts.rejected.items():
-                self._telemetry.count("events_rejected", amount, topic=topic, reason=reason)
-            for reason, amount in counts.skipped.items():
-                self._telemetry.count("events_skipped", amount, topic=topic, reason=reason)
+            self.totals.add(commit.share.counts)
+            self._publisher.report(commit, self._telemetry)
 
     # --- what people see ---------------------------------------------------------------------
 

@@ -57,7 +57,7 @@ GAUGES: Final = {
     "windows_open": Family((), "Windows that wait for their end."),
     "entities_tracked": Family((), "Entities whose presence is tracked."),
     "incidents_open": Family(("severity",), "Open incidents."),
-    "ready": Family((), "1 when a model is in use; of the re-keyer, when it has partitions."),
+    "ready": Family((), "1 when a model is in use; of the re-keyer, when it reads."),
     "model_loaded_timestamp_seconds": Family((), "When the model in use was loaded."),
     "threshold_value": Family((), "Score of a warning, in nats."),
     "threshold_extrapolated": Family((), "1 when too few ordinary scores were seen beyond the threshold."),

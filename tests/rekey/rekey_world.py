@@ -31,7 +31,8 @@ from stream_iwae.rekey.batch import decode_events, decode_header
 from stream_iwae.rekey.config import RekeyConfig
 from stream_iwae.rekey.progress import events_digest
 from stream_iwae.rekey.reader import RekeyedReader
-from stream_iwae.rekeyer import Rekeyer, RekeyerSettings, RekeyTopics
+from stream_iwae.rekey_outputs import RekeyTopics
+from stream_iwae.rekeyer import Rekeyer, RekeyerSettings
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.wire import decode_scores
@@ -162,7 +163,7 @@ class RekeyWorld:
             log=QuietLog(),
             events=self.stages.events,
             needed=needed_fields(self.stages.features),
-            topics=RekeyTopics("rekeyed", self.n_targets, "dead-letters"),
+            topics=RekeyTopics("events", "rekeyed", self.n_targets, "dead-letters"),
             rekey=self.stages.rekey,
             settings=RekeyerSettings(start=self.start, history_ms=10**12),
         )

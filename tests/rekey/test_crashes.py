@@ -9,6 +9,7 @@ from rekey_world import RekeyWorld, direct, read_again, scattered, the_stages
 
 from stream_iwae.rekey.merge import SourceMerge
 from stream_iwae.rekey.source_partition import SourcePartition
+from stream_iwae.rekey_outputs import SharePublisher
 from stream_iwae.rekeyer import Rekeyer
 
 SCHEDULES = 200
@@ -86,12 +87,12 @@ def catches_within(n_seeds):
 
 
 def test_the_simulation_catches_a_position_committed_without_its_events(monkeypatch):
-    honest = Rekeyer._compose
+    honest = SharePublisher.records_of
 
     def forgetful(self, commits):
         return [record for record in honest(self, commits) if record.partition != 0]
 
-    monkeypatch.setattr(Rekeyer, "_compose", forgetful)
+    monkeypatch.setattr(SharePublisher, "records_of", forgetful)
     assert catches_within(3)
 
 
@@ -151,9 +152,3 @@ def test_the_simulation_catches_sources_that_a_restart_forgets(monkeypatch):
 
     monkeypatch.setattr(SourceMerge, "restore", forgetful)
     assert any(differs(run_unruly(seed)) for seed in range(20))
-
-
-def test_the_simulation_catches_sources_that_are_stored_ahead_of_the_offset(monkeypatch):
-    honest = SourceMerge.settle
-    monkeypatch.setattr(SourceMerge, "settle", lambda self, _: honest(self, 10**9))
-    assert any(differs(run_unruly(seed)) for seed in range(40))

@@ -280,9 +280,9 @@ def test_the_rekeyer_refuses_to_go_on_under_another_configuration(a_world):
     world = a_world([messages(event(START_MS, "a"))])
     run_rekeyer(world)
     world.n_targets = 1
+    world.broker.rebalance("g-rekeyer", {"a": frozenset({0})})
+    world.start_rekeyer("a")
     with pytest.raises(ConfigurationError, match="another number of partitions"):
-        world.broker.rebalance("g-rekeyer", {"a": frozenset({0})})
-        world.start_rekeyer("a")
         world.rekeyers["a"].step()
 
 
