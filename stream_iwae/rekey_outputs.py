@@ -1,6 +1,6 @@
 """Share -> output records: what one transaction of the re-keyer publishes; the counterpart of `outputs.py`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -9,7 +9,7 @@ from stream_iwae.outputs import dead_letter
 from stream_iwae.ports import CommittedOffset, OutputRecord, Telemetry
 from stream_iwae.rekey.batch import encode_batch
 from stream_iwae.rekey.progress import encode_position, fingerprint
-from stream_iwae.rekey.source_partition import Share, SourcePartition, compose
+from stream_iwae.rekey.source_partition import Portion, Share, SourcePartition, compose
 
 _HEADER_SHARE: Final = 8  # of a message's limit this part is left for its header and for Kafka's own bytes
 
@@ -61,10 +61,14 @@ class SharePublisher:
         metadata = encode_position(position, partition.reached_ms, seq, self.fingerprint, partition.history_until)
         return ShareCommit(seq, partition.take_share(), CommittedOffset(position, metadata))
 
-    def records_of(self, commits: Mapping[int, ShareCommit]) -> list[OutputRecord]:
-        """What the sources publish together: one message a target, unless it would be too large."""
+    def records_of(self, commits: Mapping[int, ShareCommit], idle: Iterable[Portion]) -> list[OutputRecord]:
+        """What the sources publish together: one message a target, unless it would be too large.
+
+        Idle sources say so again in each, for who begins to read in the middle; they alone are no reason to write.
+        """
         topics = self._topics
         portions = list(chain.from_iterable(commit.share.portions for commit in commits.values()))
+        portions += idle if portions else ()
         batches = compose(portions, topics.n_targets, self.n_sources, self._digest)
         letters = [
             dead_letter(topics.dead_letters, topics.events, number, rejected)

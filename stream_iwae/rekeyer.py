@@ -13,7 +13,7 @@ from stream_iwae.batches import NEVER_MS, RecordBatch
 from stream_iwae.delivery import Delivery, Log
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.events.config import EventsConfig
-from stream_iwae.ports import Clock, CommittedOffset, EventSource, OutputSink, Polled, Telemetry
+from stream_iwae.ports import Clock, CommittedOffset, EventSource, OutputRecord, OutputSink, Polled, Telemetry
 from stream_iwae.rekey.config import RekeyConfig
 from stream_iwae.rekey.progress import events_digest
 from stream_iwae.rekey.source_partition import RekeyCounts, SourcePartition
@@ -57,9 +57,7 @@ class Rekeyer:
         self.totals = RekeyCounts()
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
         self._is_boundary = False  # what comes next must not share a message with what came last
-        self._delivery = Delivery(
-            source, sink, telemetry, clock, log, self._publisher.records_of, self._poll, self._finish
-        )
+        self._delivery = Delivery(source, sink, telemetry, clock, log, self._records_of, self._poll, self._finish)
         self._last_commit_ms = clock.now_ms()
         self._last_record_ms: dict[int, int] = {}
 
@@ -214,6 +212,10 @@ class Rekeyer:
         self._is_boundary = False
         self._last_commit_ms = self._clock.now_ms()
         self._delivery.deliver()
+
+    def _records_of(self, commits: Mapping[int, ShareCommit]) -> list[OutputRecord]:
+        others = (partition for number, partition in self.partitions.items() if number not in commits)
+        return self._publisher.records_of(commits, [partition.word() for partition in others if partition.is_idle])
 
     def _finish(self, commits: Mapping[int, ShareCommit]) -> None:
         """Count what is committed now, and only now."""

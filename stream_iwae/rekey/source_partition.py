@@ -6,7 +6,7 @@ it came with, so what travels on is events alone.
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -129,11 +129,17 @@ class SourcePartition:
             self.history_until = None
 
     def _tell(self, frame: pl.DataFrame | None) -> None:
+        if frame is None:
+            self._share.portions.append(self.word())
+            return
+        placed, bounds = self._placed(frame)
+        self._share.portions.append(replace(self.word(), frame=placed, bounds=bounds))
+
+    def word(self) -> Portion:
+        """Where the partition stands, without events."""
         bounds = np.zeros(self._n_targets + 1, dtype=np.int64)
-        if frame is not None:
-            frame, bounds = self._placed(frame)
         is_history = self.history_until is not None
-        self._share.portions.append(Portion(self.partition, frame, bounds, self.reached_ms, self.is_idle, is_history))
+        return Portion(self.partition, None, bounds, self.reached_ms, self.is_idle, is_history)
 
     def _placed(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.int64]]:
         """Sort by target, in order of their coming within each, with the time reached just before each."""

@@ -89,8 +89,8 @@ def catches_within(n_seeds):
 def test_the_simulation_catches_a_position_committed_without_its_events(monkeypatch):
     honest = SharePublisher.records_of
 
-    def forgetful(self, commits):
-        return [record for record in honest(self, commits) if record.partition != 0]
+    def forgetful(self, commits, idle):
+        return [record for record in honest(self, commits, idle) if record.partition != 0]
 
     monkeypatch.setattr(SharePublisher, "records_of", forgetful)
     assert catches_within(3)

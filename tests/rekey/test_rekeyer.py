@@ -178,6 +178,20 @@ def test_a_quiet_partition_holds_nothing_back_for_longer_than_idle_after(a_world
     assert len(headers(world)) == n_words, "an idle source says so once"
 
 
+def test_who_begins_to_read_in_the_middle_hears_who_is_idle(a_world):
+    """Said once it would be long gone, and all would wait for a partition that has no events."""
+    world = a_world([messages(event(START_MS, "a")), []], the_stages(idle_after="30s"), start="latest")
+    run_rekeyer(world)
+    world.clock.advance(30_000)
+    run_rekeyer(world)
+    service = run_service(world)
+    assert not service.totals.consumed
+
+    world.feed(0, messages(event(START_MS + 60_000, "a"), event(START_MS + 120_000, "a")))
+    run_rekeyer(world)
+    assert run_service(world).totals.windows >= 1
+
+
 def test_an_idle_partition_that_wakes_is_waited_for_again(a_world):
     world = a_world([messages(event(START_MS, "a")), []], the_stages(idle_after="30s"))
     run_rekeyer(world)
