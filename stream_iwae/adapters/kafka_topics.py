@@ -110,9 +110,11 @@ def _make(admin: Any, name: str, topic: _Topic, replication: int) -> None:
     settings = topic.settings | ({"min.insync.replicas": "2"} if replication >= _SAFE_REPLICATION else {})
     wanted = {"num_partitions": topic.n_partitions, "replication_factor": replication, "configs": settings}
     try:
-        admin.create_topics({name: wanted}, wait_for_metadata=True)
-    except TopicAlreadyExistsError:  # another replica was quicker
-        _check(admin, name, topic)
+        try:
+            admin.create_topics({name: wanted}, wait_for_metadata=True)
+        except TopicAlreadyExistsError:  # another replica was quicker, and brokers may not have heard of it yet
+            admin.wait_for_topics([name])
+            _check(admin, name, topic)
     except AuthorizationError as error:
         raise ConfigurationError(
             f"kafka.topics.{topic.key}",

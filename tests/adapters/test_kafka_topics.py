@@ -1,6 +1,7 @@
 """Our topics are made as they must be, and one that would lose data is refused."""
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -83,6 +84,20 @@ def test_several_partitions_need_to_be_keyed_by_entity():
     with pytest.raises(ConfigurationError, match=r"has 4 partitions.*set events\.rekey") as caught:
         check_keying("flows", 4, is_keyed=False)
     assert caught.value.key == "events.keyed_by_entity"
+
+
+@pytest.mark.kafka
+def test_replicas_that_start_at_once_make_the_topics_together(make_config, names, topic):
+    config = make_config(topics={**names, "events": topic(partitions=3)})
+    rekeyed = f"rekeyed-{secrets.token_hex(4)}"
+
+    def start(_):
+        n = ensure_rekeyed_topic(config, RekeyConfig(partitions=3), rekeyed)
+        ensure_topics(config, n)
+        return n
+
+    with ThreadPoolExecutor(6) as replicas:
+        assert list(replicas.map(start, range(6))) == [3] * 6
 
 
 @pytest.mark.kafka

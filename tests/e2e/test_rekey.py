@@ -13,7 +13,11 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from network import a_day_in_the_network
 
 from stream_iwae.config import Config
+from stream_iwae.events.decode import Decoder
+from stream_iwae.features.config import needed_fields
 from stream_iwae.lab.service_process import RekeyerProcess, ServiceProcess
+from stream_iwae.rekey.batch import decode_events, decode_header
+from stream_iwae.rekey.reader import RekeyedReader
 from stream_iwae.wire import decode_scores
 
 pytestmark = pytest.mark.kafka
@@ -141,6 +145,63 @@ def position(status):
 def events_of(replica):
     status = replica.status()
     return consumed(status) if status else 0
+
+
+def test_of_two_rekeyers_one_that_slept_through_a_rebalance_repeats_nothing(
+    kafka, topic, write_config, read_topic, tmp_path
+):
+    """SIGSTOP past the session time-out, the other takes over, SIGCONT: its open work is refused."""
+    name, scattered = f"zombie-{secrets.token_hex(4)}", topic(partitions=N_SOURCES)
+    first = rekeyed_config(write_config, scattered, name, "kafka-python", kafka={"max_poll_records": 20})
+    second = first.with_name("other.yaml")
+    second.write_text(first.read_text().replace(f"instance: {name}-1", f"instance: {name}-2"))
+    messages = a_day_in_the_network(4, 60)
+    thirds = [messages[at : at + len(messages) // 3 + 1] for at in range(0, len(messages), len(messages) // 3 + 1)]
+    producer = KafkaProducer(bootstrap_servers=kafka.bootstrap_servers, linger_ms=20)
+    with RekeyerProcess(first, tmp_path / "a.log") as one, RekeyerProcess(second, tmp_path / "b.log") as two:
+        two.wait_until(lambda status: len(status["partitions"]) == N_SOURCES // 2, 90, lambda _: None)
+        one.wait_until(lambda status: len(status["partitions"]) == N_SOURCES // 2, 90, lambda _: None)
+        send(producer, scattered, thirds[0])
+        os.kill(one.pid, signal.SIGSTOP)
+        try:
+            send(producer, scattered, thirds[1])
+            two.wait_until(lambda status: len(status["partitions"]) == N_SOURCES, 90, lambda _: None)
+        finally:
+            os.kill(one.pid, signal.SIGCONT)
+        send(producer, scattered, thirds[2])
+        ends = end_of(kafka, scattered)
+        two.wait_until(lambda _: reached_by((one, two)) == ends, 90, lambda _: None)
+    producer.close()
+
+    schema = Decoder(Config.load(first).events, needed_fields(Config.load(first).features)).schema
+    stored = RekeyedReader(schema, "", 1)._stored
+    found = Counter()
+    for record in read_topic(f"{name}.rekeyed"):  # fails where a transaction is open
+        frame = decode_events(record.value, decode_header(record.value), stored)
+        found.update(zip(frame["timestamp_ms"], frame["entity"], frame["bytes"], strict=True))
+    events = [json.loads(message) for message in messages]
+    assert found == Counter((event["ts"], event["src"], float(event["bytes"])) for event in events)
+
+
+def send(producer, topic, messages):
+    for message in messages:
+        producer.send(topic, message)  # no key: round and round
+    producer.flush()
+
+
+def reached_by(rekeyers):
+    """Positions together; None while a partition has two owners, as one that slept believes, or none."""
+    owned = [rekeyer.status().get("partitions", {}) for rekeyer in rekeyers]
+    if sorted(number for each in owned for number in each) != [str(number) for number in range(N_SOURCES)]:
+        return None
+    return sum(int(partition["position"]) for each in owned for partition in each.values())
+
+
+def end_of(kafka, topic):
+    consumer = KafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, enable_auto_commit=False)
+    ends = consumer.end_offsets([TopicPartition(topic, number) for number in range(N_SOURCES)])
+    consumer.close()
+    return sum(ends.values())
 
 
 @CLIENTS
