@@ -137,6 +137,7 @@ class Rekeyer:
             if offset > committed.offset:
                 self._count_gap(number, offset - committed.offset)
         self.partitions[number] = partition
+        self._delivery.waiting.pop(number, None)  # what it holds is read again
         self._last_record_ms[number] = self._clock.now_ms()
         self._forget_polled(number)
         self._source.seek(number, offset)

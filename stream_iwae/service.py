@@ -186,6 +186,7 @@ class Service:
             if offset > committed.offset:
                 self._count_gap(partition, offset - committed.offset)
         self.pipelines[partition] = pipeline
+        self._delivery.waiting.pop(partition, None)  # what it holds is read again
         self._last_record_ms[partition] = self._clock.now_ms()
         self._forget_polled(partition)
         self._source.seek(partition, offset)
