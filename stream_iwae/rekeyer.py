@@ -1,4 +1,4 @@
-"""The third shell: events of any partition in, batches keyed by entity out, exactly once. See docs/adr/0008.
+"""The third shell: events of any partition in, batches keyed by entity out, exactly once. See docs/adr/0009.
 
 Each transaction holds one message for every partition of the re-keyed topic, with the events that are for it and with
 how far every source of the transaction has come, and the offsets of those sources.
