@@ -9,7 +9,7 @@ from stream_iwae.adapters.memory_broker import MAX_METADATA_BYTES, Membership, M
 from stream_iwae.adapters.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ArtefactError, DeliveryError, FencedError
-from stream_iwae.ports import CommittedOffset, GroupToken, ModelAnnouncement, OutputRecord, Polled
+from stream_iwae.ports import CommittedOffset, Fence, GroupToken, ModelAnnouncement, OutputRecord, Polled
 
 KEPT_VERSIONS: Final = 5  # as model_store.py, which would load the Kafka client
 
@@ -290,7 +290,7 @@ class MemoryModelStore:
             self._shelf.blob(current.version)
         return current
 
-    def publish(self, version: str, blob: bytes, announced_ms: int) -> None:  # noqa: ARG002  # the port's
+    def publish(self, version: str, blob: bytes, announced_ms: int, fence: Fence | None = None) -> None:  # noqa: ARG002  # the port's
         """Store and announce; the newest five are kept."""
         blobs = self._shelf.blobs
         blobs.pop(version, None)
