@@ -21,6 +21,7 @@ from stream_iwae.adapters.kafka_topics import check_keying, ensure_topics
 from stream_iwae.adapters.log import configure_logging, get_logger
 from stream_iwae.adapters.model_store import KafkaModelStore
 from stream_iwae.adapters.prometheus import PrometheusTelemetry
+from stream_iwae.adapters.stall_watchdog import StallWatchdog
 from stream_iwae.config import Config
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.features.config import schema
@@ -92,7 +93,10 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
     show_service_series(telemetry, config.kafka.topics.events, config.events)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
-        source = open_source(config.kafka, config.kafka.topics.events, config.kafka.group)
+        topics = config.kafka.topics
+        source = StallWatchdog(
+            lambda: open_source(config.kafka, topics.events, config.kafka.group), clock, telemetry, log
+        )
         stack.callback(source.close)
         check_keying(source.topic, source.n_partitions(), is_keyed=config.events.keyed_by_entity)
         if config.events.rekey:
