@@ -111,7 +111,7 @@ def stages_of(windows: str) -> Stages:
     ]
     if is_full:
         fields["octets"] = {"path": "octets", "counter": "cumulative"}
-        features.append({"name": "octets", "aggregate": "sum", "field": "octets"})
+        features.append({"name": "octets", "aggregate": "sum", "field": "octets", "kind": "gauge", "recent": True})
     if is_full and windows != "full record":
         features.append({"name": "surge", "aggregate": "surge", "field": "src", "past_windows": 20})
     events = {"time": [{"field": "ts", "format": "epoch_ms"}], "fields": fields, "entity": ["src"]}

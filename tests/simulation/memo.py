@@ -182,6 +182,7 @@ class RememberedPipeline:
                 "counters": pipeline._counters.state,
                 "incidents": pipeline._incidents.state,
                 "profiles": pipeline._extractor.profiles.state,
+                "recent": pipeline._extractor.recent.state,
             }
             return changes, {kind: state.snapshot() for kind, state in kinds.items()}
 
