@@ -22,6 +22,7 @@ from stream_iwae.adapters.kafka_topics import check_keying, ensure_rekeyed_topic
 from stream_iwae.adapters.log import configure_logging, get_logger
 from stream_iwae.adapters.model_store import KafkaModelStore
 from stream_iwae.adapters.prometheus import PrometheusTelemetry
+from stream_iwae.adapters.stall_watchdog import StallWatchdog
 from stream_iwae.config import Config
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.features.config import needed_fields, schema
@@ -99,7 +100,9 @@ def run_service(path: Path, *, with_trainer: bool, with_rekeyer: bool) -> None:
         stop = stack.enter_context(stop_signal())
         if stages.rekey is not None:
             ensure_rekeyed_topic(config.kafka, stages.rekey, stages.topic)
-        source = open_source(config.kafka, stages.topic, config.kafka.group)
+        source = StallWatchdog(
+            lambda: open_source(config.kafka, stages.topic, config.kafka.group), clock, telemetry, log
+        )
         stack.callback(source.close)
         is_keyed = config.events.keyed_by_entity or stages.rekey is not None
         check_keying(source.topic, source.n_partitions(), is_keyed=is_keyed)

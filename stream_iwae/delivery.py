@@ -1,7 +1,7 @@
 """The commits that wait, out as transactions until each is known to have happened; see docs/adr/0002.
 
 What a transaction publishes is kept until then: an aborted one is sent again, an ambiguous one is settled first
-and then compared by `seq`.
+and then compared to the letter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +9,10 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from stream_iwae.errors import AmbiguousCommitError, DeliveryError, FencedError, StaleGroupError
 from stream_iwae.ports import Clock, CommittedOffset, EventSource, OutputRecord, OutputSink, Telemetry
-from stream_iwae.windows.progress import decode_metadata
 
 MAX_DELIVERY_ATTEMPTS: Final = 3
 FENCED_TWICE_WITHIN_S: Final = 60.0
+STALE_POLL_S: Final = 0.2  # for a rebalance to go on
 
 
 class Log(Protocol):
@@ -30,10 +30,6 @@ class Log(Protocol):
 
 class Deliverable(Protocol):
     """One partition's share of a transaction."""
-
-    @property
-    def seq(self) -> int:
-        """The number of the commit, which its metadata holds too."""
 
     @property
     def offset(self) -> CommittedOffset:
@@ -54,13 +50,13 @@ class Delivery(Generic[C]):
         clock: Clock,
         log: Log,
         compose: Callable[[Mapping[int, C]], Sequence[OutputRecord]],
-        poll: Callable[[], None],
+        poll: Callable[[float], None],
         finish: Callable[[Mapping[int, C]], None],
     ) -> None:
         """Make records of commits by `compose`.
 
-        `poll` is called through a rebalance and takes what is no longer ours out of `waiting`; `finish` hears what is
-        committed now, and only now.
+        `poll`, which takes a time-out in seconds, is called through a rebalance and takes what is no longer ours out of
+        `waiting`; `finish` hears what is committed now, and only now.
         """
         self._source, self._sink, self._telemetry = source, sink, telemetry
         self._clock, self._log = clock, log
@@ -82,7 +78,7 @@ class Delivery(Generic[C]):
             except StaleGroupError:
                 # Poll through the rebalance: what is no longer ours is dropped, the rest is sent again.
                 self._telemetry.count("consumer_commits", outcome="stale")
-                self._poll()
+                self._poll(STALE_POLL_S)
             except AmbiguousCommitError as error:
                 self._telemetry.count("consumer_commits", outcome="ambiguous")
                 self._log.warning("commit is in doubt, settling it", reason=str(error))
@@ -108,14 +104,10 @@ class Delivery(Generic[C]):
         self._sink.commit(self._compose(self.waiting), offsets, self._source.topic, self._source.group_token())
 
     def _drop_committed(self) -> None:
-        """After an ambiguous commit: what the group holds with our `seq` is done."""
+        """After an ambiguous commit: what is still ours, and the group holds to the letter, is done."""
+        self._poll(0.0)  # if another owner has taken over meanwhile, the same commit may be theirs
         committed = self._source.committed(frozenset(self.waiting))
-        done = {}
-        for partition, found in committed.items():
-            waiting = self.waiting[partition]
-            if found is not None and decode_metadata(found.metadata, found.offset).seq == waiting.seq:
-                done[partition] = self.waiting.pop(partition)
-        self._conclude(done)
+        self._conclude({p: self.waiting.pop(p) for p, found in committed.items() if found == self.waiting[p].offset})
 
     def _recover_once_a_minute(self) -> None:
         now_s = self._clock.monotonic_s()

@@ -13,7 +13,9 @@ _RUNS: Final = ("promoted", "rejected", "failed", "skipped")
 
 def show_service_series(telemetry: Telemetry, topic: str, events: EventsConfig) -> None:
     """Make the labelled counters of the service appear."""
-    for name in ("events_consumed", "bytes_consumed", "events_aggregated", "events_late", "consumer_gap_records"):
+    for name in ("events_consumed", "bytes_consumed", "events_aggregated", "events_late"):
+        telemetry.count(name, 0, topic=topic)
+    for name in ("consumer_gap_records", "consumer_stalls"):
         telemetry.count(name, 0, topic=topic)
     _show_fates(telemetry, topic, events)
     for severity in _SEVERITIES:

@@ -58,8 +58,8 @@ class Rekeyer:
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
         self._is_boundary = False  # what comes next must not share a message with what came last
         self._delivery = Delivery(source, sink, telemetry, clock, log, self._records_of, self._poll, self._finish)
-        self._last_commit_ms = clock.now_ms()
-        self._last_record_ms: dict[int, int] = {}
+        self._last_commit_s = clock.monotonic_s()
+        self._last_record_s: dict[int, float] = {}
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -73,11 +73,12 @@ class Rekeyer:
     def step(self) -> None:
         """One turn: assignment, records, and a commit when one is due."""
         if not self._records:
-            self._poll()
+            self._poll(min(self._settings.poll_timeout_s, self._rekey.commit_interval / 1000))
         while self._records and not self._is_full():
             self._process(self._records.popleft())
         self._follow_positions()
-        if self._is_full() or self._clock.now_ms() - self._last_commit_ms >= self._rekey.commit_interval:
+        waited_ms = (self._clock.monotonic_s() - self._last_commit_s) * 1000
+        if self._is_full() or waited_ms >= self._rekey.commit_interval:
             self.commit()
         self._report()
 
@@ -85,8 +86,8 @@ class Rekeyer:
         """Leave the group."""
         self._source.close()
 
-    def _poll(self) -> None:
-        polled = self._source.poll(min(self._settings.poll_timeout_s, self._rekey.commit_interval / 1000))
+    def _poll(self, timeout_s: float) -> None:
+        polled = self._source.poll(timeout_s)
         self._telemetry.progress("rekeyer", self._clock.monotonic_s())
         self._telemetry.gauge("ready", 1)
         self._follow_assignment(polled)
@@ -138,7 +139,7 @@ class Rekeyer:
                 self._count_gap(number, offset - committed.offset)
         self.partitions[number] = partition
         self._delivery.waiting.pop(number, None)  # what it holds is read again
-        self._last_record_ms[number] = self._clock.now_ms()
+        self._last_record_s[number] = self._clock.monotonic_s()
         self._forget_polled(number)
         self._source.seek(number, offset)
         self._log.info("partition taken over", partition=number, offset=offset)
@@ -178,7 +179,7 @@ class Rekeyer:
         partition = self.partitions.get(records.partition)
         if partition is None:  # revoked between the poll that brought these and now
             return
-        self._last_record_ms[records.partition] = self._clock.now_ms()
+        self._last_record_s[records.partition] = self._clock.monotonic_s()
         if partition.history_until is not None:
             records, later = records.split(partition.history_until)
             if len(later):
@@ -188,7 +189,7 @@ class Rekeyer:
         self._is_boundary = was_history and partition.history_until is None
 
     def _follow_positions(self) -> None:
-        now_ms = self._clock.now_ms()
+        now_s = self._clock.monotonic_s()
         waiting = {records.partition for records in self._records}
         for number, partition in self.partitions.items():
             if number in waiting:
@@ -196,7 +197,7 @@ class Rekeyer:
             position = self._source.position(number)
             partition.skip_to(position)
             high_water = self._source.high_water(number)
-            is_quiet = now_ms - self._last_record_ms[number] >= self._rekey.idle_after
+            is_quiet = (now_s - self._last_record_s[number]) * 1000 >= self._rekey.idle_after
             if is_quiet and not partition.is_idle and high_water is not None and position >= high_water:
                 partition.mark_idle()
 
@@ -211,7 +212,7 @@ class Rekeyer:
                 if prepared is not None:
                     waiting[number] = prepared
         self._is_boundary = False
-        self._last_commit_ms = self._clock.now_ms()
+        self._last_commit_s = self._clock.monotonic_s()
         self._delivery.deliver()
 
     def _records_of(self, commits: Mapping[int, ShareCommit]) -> list[OutputRecord]:

@@ -71,15 +71,15 @@ class Service:
         self.model: ServingModel | None = None
         self.provisional = Provisional()  # of windows before the first model: seen here, and nowhere else
         self.totals = Counts()
-        self._delivery = Delivery(source, sink, telemetry, clock, log, records_of, self._wait_and_poll, self._finish)
+        self._delivery = Delivery(source, sink, telemetry, clock, log, records_of, self._poll, self._finish)
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
         self._awaited: frozenset[int] = frozenset()  # assigned; their state is behind another's open transaction
         self._rows_published = 0
-        self._held_since_ms: int | None = None
+        self._held_since_s: float | None = None
         self._is_hold_over = False
-        self._last_commit_ms = clock.now_ms()
+        self._last_commit_s = clock.monotonic_s()
         self._last_poll_s = clock.monotonic_s()
-        self._last_record_ms: dict[int, int] = {}
+        self._last_record_s: dict[int, float] = {}
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Service:
         if self._awaited:
             self._take_over(self._awaited)
         if not self._records:
-            self._wait_and_poll()
+            self._poll(self._settings.poll_timeout_s)
         while self._records:
             self._process(self._records.popleft())
         self._follow_positions()
@@ -125,16 +125,13 @@ class Service:
             self._count_gap(partition, lost)
         self._records.extend(polled.records)
 
-    def _wait_and_poll(self) -> None:
-        self._poll(self._settings.poll_timeout_s)
-
     def _keep_alive(self) -> None:
         """Between two chunks of scoring: stay a member of the group."""
         if self._clock.monotonic_s() - self._last_poll_s < KEEP_ALIVE_S:
             return
         self._source.pause(frozenset(self.pipelines))
         self._poll(0.0)
-        if self._held_since_ms is None:
+        if self._held_since_s is None:
             self._source.resume(frozenset(self.pipelines))
 
     # --- assignment --------------------------------------------------------------------------
@@ -144,7 +141,7 @@ class Service:
             # Nothing is handed over: the log and the state topic hold all that was committed.
             self.pipelines.pop(partition, None)
             self._delivery.waiting.pop(partition, None)
-            self._last_record_ms.pop(partition, None)
+            self._last_record_s.pop(partition, None)
             self._forget_polled(partition)
         self._awaited -= polled.revoked | polled.lost
         if polled.assigned:
@@ -162,7 +159,7 @@ class Service:
         first = self._source.beginning_offsets(partitions)
         taken = frozenset(p for p in sorted(partitions) if self._take_over_one(p, committed[p], first[p]))
         self._awaited = (self._awaited | partitions) - taken
-        if taken and self._held_since_ms is None:
+        if taken and self._held_since_s is None:
             self._source.resume(taken)
 
     def _take_over_one(self, partition: int, committed: CommittedOffset | None, first: int) -> bool:
@@ -187,7 +184,7 @@ class Service:
                 self._count_gap(partition, offset - committed.offset)
         self.pipelines[partition] = pipeline
         self._delivery.waiting.pop(partition, None)  # what it holds is read again
-        self._last_record_ms[partition] = self._clock.now_ms()
+        self._last_record_s[partition] = self._clock.monotonic_s()
         self._forget_polled(partition)
         self._source.seek(partition, offset)
         self._log.info("partition taken over", partition=partition, offset=offset, position=pipeline.position)
@@ -233,7 +230,7 @@ class Service:
         if pipeline is None:  # revoked between the poll that brought these and now
             return
         now_ms = self._clock.now_ms()
-        self._last_record_ms[records.partition] = now_ms
+        self._last_record_s[records.partition] = self._clock.monotonic_s()
         until = pipeline.history_end(records)
         if until is not None and self.model is None and self._settings.hold_until_ready:
             # The first live record waits for the first model, wherever the poll happened to cut.
@@ -244,13 +241,15 @@ class Service:
         pipeline.process(records, self.model, now_ms, self._keep_alive)
 
     def _follow_positions(self) -> None:
-        now_ms = self._clock.now_ms()
-        for partition, pipeline in self.pipelines.items():
+        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
+        for partition, pipeline in list(self.pipelines.items()):
+            if self.pipelines.get(partition) is not pipeline:  # taken away by a poll while another was scored
+                continue
             position = self._source.position(partition)
             pipeline.skip_to(position)
             if not self._settings.idle_after_ms or pipeline.history_until is not None or pipeline.is_replaying:
                 continue
-            is_idle = now_ms - self._last_record_ms[partition] >= self._settings.idle_after_ms
+            is_idle = (now_s - self._last_record_s[partition]) * 1000 >= self._settings.idle_after_ms
             high_water = self._source.high_water(partition)
             if is_idle and high_water is not None and position >= high_water and pipeline.watermark_ms is not None:
                 pipeline.advance(now_ms - self._settings.grace_ms, self.model, now_ms, self._keep_alive)
@@ -277,16 +276,15 @@ class Service:
 
     def _hold_or_release(self) -> None:
         """Keep live records waiting while the first model is trained, but not for ever."""
-        now_ms = self._clock.now_ms()
-        if self._held_since_ms is not None:
-            if self.model is None and now_ms - self._held_since_ms < self._settings.hold_timeout_ms:
+        now_s = self._clock.monotonic_s()
+        if self._held_since_s is not None:
+            waited_ms = (now_s - self._held_since_s) * 1000
+            if self.model is None and waited_ms < self._settings.hold_timeout_ms:
                 return
             self._is_hold_over = self.model is None
             if self._is_hold_over:
-                self._log.warning(
-                    "no model came in time; windows pass unscored", waited_ms=now_ms - self._held_since_ms
-                )
-            self._held_since_ms = None
+                self._log.warning("no model came in time; windows pass unscored", waited_ms=round(waited_ms))
+            self._held_since_s = None
             self._source.resume(frozenset(self.pipelines))
             return
         if self.model is not None or self._is_hold_over or not self._settings.hold_until_ready:
@@ -296,7 +294,7 @@ class Service:
         )
         is_history_over = all(pipeline.history_until is None for pipeline in self.pipelines.values())
         if self.pipelines and is_history_over and rows >= self._settings.min_training_windows:
-            self._held_since_ms = now_ms
+            self._held_since_s = now_s
             self._source.pause(frozenset(self.pipelines))
             self.commit()
             self._log.info("waiting for the first model", training_windows=rows)
@@ -306,7 +304,7 @@ class Service:
     def _is_commit_due(self) -> bool:
         if any(pipeline.outcome.alerts for pipeline in self.pipelines.values()):
             return True
-        return self._clock.now_ms() - self._last_commit_ms >= self._settings.commit_interval_ms
+        return (self._clock.monotonic_s() - self._last_commit_s) * 1000 >= self._settings.commit_interval_ms
 
     def commit(self) -> None:
         """Publish and commit everything that waits, all or nothing; see docs/adr/0002."""
@@ -316,7 +314,7 @@ class Service:
                 prepared = self._publisher.prepare(pipeline)
                 if prepared is not None:
                     waiting[partition] = prepared
-        self._last_commit_ms = self._clock.now_ms()
+        self._last_commit_s = self._clock.monotonic_s()
         self._delivery.deliver()
 
     def _finish(self, commits: Mapping[int, Commit]) -> None:
@@ -409,4 +407,4 @@ class Service:
         """collecting, training or ready, as design.md section 5 names them."""
         if self.model is not None:
             return "ready"
-        return "training" if self._held_since_ms is not None else "collecting"
+        return "training" if self._held_since_s is not None else "collecting"

@@ -36,6 +36,7 @@ COUNTERS: Final = {
     "events_folded": Family((), "Aggregated events of entities past max_entities, folded into one."),
     "consumer_gap_records": Family(("topic",), "Records that retention deleted before they were read."),
     "consumer_rebalances": Family((), "Changes of the assignment."),
+    "consumer_stalls": Family(("topic",), "Partitions that stood still although there was more to read."),
     "consumer_commits": Family(("outcome",), "Transactions by outcome; only `committed` is ordinary."),
     "windows_closed": Family((), "Windows that ended."),
     "windows_unscored": Family((), "Windows that ended before a model was ready, or could not be scored."),

@@ -128,6 +128,7 @@ class RekeyWorld:
     def __init__(self, logs, stages, n_targets=2, rng=None, faults=0.0, start="earliest", most=25):
         self.clock = VirtualClock(START_MS + 10**9)
         self.broker = MemoryBroker(self.clock.now_ms)
+        self.broker.on_wait = self._wait
         self.stages, self.n_targets, self.rng, self.faults = stages, n_targets, rng, faults
         self.n_sources = len(logs)
         self.broker.create_topic("events", self.n_sources)
@@ -145,6 +146,11 @@ class RekeyWorld:
         self.is_rekeyed = False  # all that there is
         self.services, self.rekeyers, self.telemetry = {}, {}, {}
         self.n_faults = 0
+
+    def _wait(self, duration_ms):
+        """For a transaction that a crash has left open."""
+        self.clock.advance(max(0, duration_ms))
+        self.broker.abort_expired()
 
     def feed(self, partition, values):
         for value in values:

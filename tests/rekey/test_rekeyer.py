@@ -329,7 +329,7 @@ def test_a_zombie_commits_nothing(a_world):
     run_rekeyer(world, turns=1)
     zombie = world.rekeyers.pop("a")
     world.feed(0, messages(event(START_MS + 1, "b")))
-    zombie._poll()  # has records in hand
+    zombie._poll(0.0)  # has records in hand
     while zombie._records:
         zombie._process(zombie._records.popleft())
     world.broker.rebalance("g-rekeyer", {"b": frozenset({0})})
