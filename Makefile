@@ -12,16 +12,17 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 # An extra package index, for torch without CUDA (a tenth of the size): make TORCH_INDEX=ADDRESS setup
 TORCH_INDEX ?=
 
+# Which schedule to replay, or which hostile input; more options: make simulate SEED=0 SIMULATE="--schedules 10000"
 SEED ?= 1
 
 # One thread for each numeric library: the service scales by processes, and figures compare.
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check faults fuzz flood bench pin
+.PHONY: help setup demo test simulate check faults fuzz flood bench pin
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make the virtual environment and install everything, once
 
@@ -30,6 +31,9 @@ demo: setup  ## a real Kafka, a simulated network with attacks, live alerts, and
 
 test: setup  ## the whole test suite, with the real Kafka; TEST="-k windows" for a part of it
 	$(BIN)/python -m pytest tests stream_iwae --doctest-modules -ra --durations=10 $(TEST)
+
+simulate: setup  ## replay a schedule of faults, step by step: make simulate SEED=123
+	$(BIN)/python -m tests.simulation --seed $(SEED) $(SIMULATE)
 
 check: setup  ## what needs no run: lint, format, types, layers
 	$(BIN)/ruff check

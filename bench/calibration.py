@@ -34,7 +34,7 @@ from stream_iwae.lab.ordinary import ordinary_windows
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.tuner import make_learner
-from stream_iwae.pipeline import hash_entities, hash_rows
+from stream_iwae.row_ids import hash_entities, hash_rows
 from stream_iwae.wire import rows_of
 
 SAID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

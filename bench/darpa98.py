@@ -22,7 +22,7 @@ from stream_iwae.lab import datasets
 from stream_iwae.lab.local_kafka import local_kafka
 from stream_iwae.lab.publish_command import publish
 from stream_iwae.lab.service_process import ServiceProcess
-from stream_iwae.pipeline import hash_entities
+from stream_iwae.row_ids import hash_entities
 from stream_iwae.wire import decode_scores, decode_training
 
 ROOT = Path(__file__).parents[1]

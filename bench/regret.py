@@ -113,7 +113,7 @@ def network(data: Path, seed: int) -> Iterator[Case]:
         attacks = [scenario for scenario in simulation.truth() if not scenario.benign]
 
         def is_odd(entity: str, start_ms: int, attacks: list[ScenarioTruth] = attacks) -> bool:
-            return any(entity in a.entities and a.start_ms - MINUTE_MS < start_ms < a.end_ms for a in attacks)
+            return any(entity in a.concerned and a.start_ms - MINUTE_MS < start_ms < a.end_ms for a in attacks)
 
         parts = [[message.value for message in simulation.messages(part)] for part in ("history", "live")]
         rows, entities, starts = windows_of(flows, [value for part in parts for value in part])
@@ -229,7 +229,7 @@ def scores_of(case: Case, seed: int) -> dict[str, Values]:
     is_open = has_memorised(*on_warmup)
     kept = case.warmup[on_warmup[1] <= np.quantile(on_warmup[1], KEPT)]
     plain = channels(full, case.warmup, case, seed)
-    gated = channels(trimmed, kept, case, seed) if is_open else plain
+    gated = channels(trimmed, kept, case, seed, is_trusted=True) if is_open else plain
     found = {name: plain[name][1] for name in SINGLE if name != "trimmed bound"}
     found["trimmed bound"] = Scorer(trimmed).score(case.judged).bounds
     for choice, parts in CHOICES.items():
@@ -240,12 +240,14 @@ def scores_of(case: Case, seed: int) -> dict[str, Values]:
     return found
 
 
-def channels(model: object, warmup: Values, case: Case, seed: int) -> dict[str, tuple[Values, Values]]:
+def channels(
+    model: object, warmup: Values, case: Case, seed: int, *, is_trusted: bool = False
+) -> dict[str, tuple[Values, Values]]:
     """Each channel of rows held out and of the judged rows; the network has learnt the former, the others have not."""
     is_held_out = np.random.default_rng(seed).random(len(warmup)) < HELD_OUT_SHARE
     if len(warmup) < MIN_PARTED:
         is_held_out[:] = True
-    with_references = with_channels(model, warmup, seed)
+    with_references = with_channels(model, warmup, seed, is_trusted=is_trusted)
     scorer = Scorer(with_references)
     held_out = warmup[is_held_out]
     ours = [scorer.score(rows) for rows in (held_out, case.judged)]

@@ -17,6 +17,7 @@ from flows import a_config, a_model, a_pool, minute
 from ingest import bare_poll, ingest
 from latency import latency
 from partitions import cost_by_partitions, spread
+from rekey import rekey_rates
 from rich.console import Console
 from rich.table import Table
 from service import service_cost
@@ -28,7 +29,7 @@ from stream_iwae.lab.publish import MessagePublisher, create_topic
 
 TOPIC = "bench"
 ENTITIES = 5_000
-PARTS = ("ingest", "service", "quix", "partitions", "latency", "sizes")
+PARTS = ("ingest", "service", "quix", "partitions", "rekey", "latency", "sizes")
 HALF, NEARLY_FULL = 0.5, 0.9  # of what the service takes
 CLIENTS = {"kafka-python": 60_000, "confluent": 120_000}  # and what the whole service should take, events/s
 
@@ -93,6 +94,15 @@ def partition_rows(servers: str, blob: bytes, n_events: int) -> Iterator[Row]:
         yield row(f"cpu-partitions-{count}", statistics.median(costs), "CPU-s/million", f"5 runs: {spread(costs)}")
 
 
+def rekey_rows(servers: str, n_events: int) -> Iterator[Row]:
+    """What re-keying costs, and what is read behind it, beside reading the events themselves; with either client."""
+    for client in CLIENTS:
+        through, behind, direct = rekey_rates(servers, ENTITIES, n_events, client)
+        rival = f"read directly {direct:,.0f} events/CPU-s"
+        for name, rate in (("rekey", through), ("rekeyed-read", behind)):
+            yield row(f"{name}-{client}", rate, "events/CPU-s", rival, rate / direct)
+
+
 def latency_rows(servers: str, blob: bytes, load: float, rate: float) -> Iterator[Row]:
     """Of alerts, by how many windows close together, at this share of what the service takes."""
     pace, prefix = load * rate, "latency" if load == HALF else f"latency-at-{load:.0%}"
@@ -128,6 +138,8 @@ def all_rows(servers: str, wanted: set[str], n_events: int) -> Iterator[Row]:
         yield from quix_rows(servers, min(n_events, 500_000))
     if "partitions" in wanted:
         yield from partition_rows(servers, blob, min(n_events, 1_000_000))
+    if "rekey" in wanted:
+        yield from rekey_rows(servers, min(n_events, 1_000_000))
     if "latency" in wanted:
         rate = service_rate(servers, blob, n_events, "kafka-python")
         for load in (HALF, NEARLY_FULL):

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 ENTITY_SEPARATOR: Final = "\x1f"  # between the values of an entity's fields; no address or name holds it
 SOURCE_PREFIX: Final = "\x1e"  # marks the pseudo-entity of a whole source (exporter)
 MOVES: Final = "moves_ms"  # column: up to where an event may move the watermark, if not to its own time
+REACHED: Final = "reached_ms"  # column of re-keyed events: the highest event time just before each
+NEVER_MS: Final = -(2**62)  # a time before all others
 OTHER_ENTITY: Final = "\x1eother"  # entities past `max_entities` are folded into this one
 
 
@@ -91,10 +93,17 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """N events of one partition, in offset order."""
+    """N events of one partition, in offset order.
+
+    The watermark follows their times, unless they were re-keyed: then `reached_ms` says how far event time has come
+    with them, as of all input partitions, and a column of that name how far it had just before each.
+    """
 
     partition: int
-    frame: pl.DataFrame  # offset Int64, timestamp_ms Int64, entity String, [source String], the fields, [moves_ms]
+    frame: (
+        pl.DataFrame
+    )  # offset, timestamp_ms Int64, entity String, [source String], the fields, [moves_ms | reached_ms]
+    reached_ms: int | None = None  # None: the times of the events say
 
     def __post_init__(self) -> None:
         missing = {"offset", "timestamp_ms", "entity"} - set(self.frame.columns)
@@ -103,6 +112,12 @@ class EventBatch:
 
     def __len__(self) -> int:
         return self.frame.height
+
+    @property
+    def moves_ms(self) -> NDArray[np.int64]:
+        """Up to where each event may move the watermark, (N,): its time, but never past the time of its record."""
+        moves: NDArray[np.int64] = self.frame[MOVES if MOVES in self.frame.columns else "timestamp_ms"].to_numpy()
+        return moves
 
 
 # --- events -> windows -----------------------------------------------------------------------

@@ -3,53 +3,63 @@
 import gc
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Self
+from typing import Final
 
 import torch
 
+from stream_iwae.adapters.child_process import ChildProcess
 from stream_iwae.adapters.clock import SystemClock
 from stream_iwae.adapters.http import HttpServer
 from stream_iwae.adapters.kafka_choice import open_sink, open_source
-from stream_iwae.adapters.kafka_permissions import check_permissions, service_permissions, trainer_permissions
+from stream_iwae.adapters.kafka_permissions import (
+    check_permissions,
+    rekeyer_permissions,
+    service_permissions,
+    trainer_permissions,
+)
 from stream_iwae.adapters.kafka_state import KafkaStateReader
-from stream_iwae.adapters.kafka_topics import check_keying, ensure_topics
+from stream_iwae.adapters.kafka_topics import check_keying, ensure_rekeyed_topic, ensure_topics
 from stream_iwae.adapters.log import configure_logging, get_logger
 from stream_iwae.adapters.model_store import KafkaModelStore
 from stream_iwae.adapters.prometheus import PrometheusTelemetry
+from stream_iwae.adapters.stall_watchdog import StallWatchdog
 from stream_iwae.config import Config
 from stream_iwae.errors import ConfigurationError
-from stream_iwae.features.config import schema
-from stream_iwae.first_series import show_service_series, show_trainer_series
+from stream_iwae.features.config import needed_fields, schema
+from stream_iwae.first_series import show_rekeyer_series, show_service_series, show_trainer_series
 from stream_iwae.learning.tuner import make_learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import ServingModel, Stages
 from stream_iwae.ports import Clock, Telemetry
+from stream_iwae.rekey_outputs import RekeyTopics
+from stream_iwae.rekeyer import Rekeyer, RekeyerSettings
 from stream_iwae.replay import Replay
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.serving import load_serving_model
 from stream_iwae.trainer import Trainer
 
-_TRAINER_WAITS_S: Final = (1.0, 5.0, 30.0, 60.0)  # before a dead trainer is started again
-_TRAINER_STOP_S: Final = 10.0
 _SEED: Final = 0
+_REKEYER_PORT: Final = 2  # after the service's own; the trainer has the one between
 _COLLECT_AFTER: Final = (100_000, 20, 20)  # new objects, and collections of each generation before the next
 
 
 def stages_of(config: Config) -> Stages:
     """The configuration of every arrow of the flow."""
+    is_rekeyed = config.events.rekey
     return Stages(
         detector=config.detector,
-        topic=config.kafka.topics.events,
+        topic=config.rekeyed_topic if is_rekeyed else config.kafka.topics.events,
         events=config.events,
         windows=config.windows,
         features=config.features,
         incidents=config.incidents,
+        rekey=config.rekey if is_rekeyed else None,
     )
 
 
@@ -84,21 +94,27 @@ def model_loader(config: Config, telemetry: Telemetry) -> Callable[[bytes], Serv
     return lambda blob: load_serving_model(blob, wanted, config.detection, config.model.device, tell)
 
 
-def run_service(path: Path, *, with_trainer: bool) -> None:
-    """Run the service until SIGTERM or SIGINT, then drain it."""
+def run_service(path: Path, *, with_trainer: bool, with_rekeyer: bool) -> None:
+    """Run the service until SIGTERM or SIGINT, then drain it; the re-keyer where the configuration asks for one."""
     config = Config.load(path)
     configure_logging("service")
     settle_process()
     clock, log, telemetry = SystemClock(), get_logger(), PrometheusTelemetry()
-    show_service_series(telemetry, config.kafka.topics.events, config.events)
+    stages = stages_of(config)
+    show_service_series(telemetry, stages.topic, config.events)
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signal())
-        check_permissions(config.kafka, service_permissions(config.kafka))
-        source = open_source(config.kafka, config.kafka.topics.events, config.kafka.group)
+        check_permissions(
+            config.kafka, service_permissions(config.kafka, stages.topic if stages.rekey is not None else None)
+        )
+        if stages.rekey is not None:
+            ensure_rekeyed_topic(config.kafka, stages.rekey, stages.topic)
+        source = StallWatchdog(
+            lambda: open_source(config.kafka, stages.topic, config.kafka.group), clock, telemetry, log
+        )
         stack.callback(source.close)
-        check_keying(source.topic, source.n_partitions(), is_keyed=config.events.keyed_by_entity)
-        if config.events.rekey:
-            raise ConfigurationError("events.rekey", True, "is not there yet; key the topic by entity")
+        is_keyed = config.events.keyed_by_entity or stages.rekey is not None
+        check_keying(source.topic, source.n_partitions(), is_keyed=is_keyed)
         ensure_topics(config.kafka, source.n_partitions())
         stack.enter_context(_http(config, config.http.port, telemetry, clock))
         sink = open_sink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}")
@@ -106,7 +122,10 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
         state, models = KafkaStateReader(config.kafka), KafkaModelStore(config.kafka, clock)
         stack.callback(state.close)
         stack.callback(models.close)
-        trainer = stack.enter_context(TrainerProcess(path, log)) if with_trainer else None
+        beside = {"train": with_trainer, "rekey": with_rekeyer and stages.rekey is not None}
+        children = [
+            stack.enter_context(ChildProcess(name, path, log)) for name, is_wanted in beside.items() if is_wanted
+        ]
         service = Service(
             source=source,
             sink=sink,
@@ -117,13 +136,13 @@ def run_service(path: Path, *, with_trainer: bool) -> None:
             log=log,
             load_model=model_loader(config, telemetry),
             topics=topics_of(config),
-            stages=stages_of(config),
+            stages=stages,
             settings=settings_of(config),
         )
         while not stop.is_set:
             service.step()
-            if trainer is not None:
-                trainer.revive(clock.monotonic_s())
+            for child in children:
+                child.revive(clock.monotonic_s())
         service.drain()
 
 
@@ -153,7 +172,51 @@ def run_trainer(path: Path, child_of: int | None = None) -> None:
             log=log,
             make_learner=lambda: make_learner(config.learning, config.model, config.detection, wanted, _SEED),
         )
-        trainer.run(lambda: stop.is_set or (child_of is not None and os.getppid() != child_of))
+        trainer.run(lambda: stop.is_set or _is_orphan(child_of))
+
+
+def run_rekeyer(path: Path, child_of: int | None = None) -> None:
+    """Run the re-keyer until SIGTERM or SIGINT, or until the service that started it is gone."""
+    config = Config.load(path)
+    configure_logging("rekeyer")
+    settle_process()
+    clock, log, telemetry = SystemClock(), get_logger(), PrometheusTelemetry()
+    events_topic = config.kafka.topics.events
+    if not config.events.rekey:
+        raise ConfigurationError("events.rekey", False, "nothing is to be re-keyed; set it to true")
+    show_rekeyer_series(telemetry, events_topic, config.events)
+    with ExitStack() as stack:
+        stop = stack.enter_context(stop_signal())
+        check_permissions(config.kafka, rekeyer_permissions(config.kafka, config.rekeyed_topic))
+        n_targets = ensure_rekeyed_topic(config.kafka, config.rekey, config.rekeyed_topic)
+        ensure_topics(config.kafka, n_targets, keys={"dead_letters"})
+        source = open_source(config.kafka, events_topic, f"{config.kafka.group}-rekeyer")
+        stack.callback(source.close)
+        sink = open_sink(config.kafka, f"{config.kafka.group}-{config.kafka.instance}-rekeyer")
+        stack.callback(sink.close)
+        port = config.http.port + _REKEYER_PORT if config.http.port else 0
+        stack.enter_context(_http(config, port, telemetry, clock))
+        rekeyer = Rekeyer(
+            source=source,
+            sink=sink,
+            telemetry=telemetry,
+            clock=clock,
+            log=log,
+            events=config.events,
+            needed=needed_fields(config.features),
+            topics=RekeyTopics(events_topic, config.rekeyed_topic, n_targets, config.kafka.topics.dead_letters),
+            rekey=config.rekey,
+            settings=RekeyerSettings(
+                start=config.kafka.start,
+                history_ms=config.learning.warmup,
+                max_message_bytes=config.kafka.max_message,
+            ),
+        )
+        rekeyer.run(lambda: stop.is_set or _is_orphan(child_of))
+
+
+def _is_orphan(child_of: int | None) -> bool:
+    return child_of is not None and os.getppid() != child_of
 
 
 def run_replay(path: Path, file: Path, alerts: Path | None, model: Path | None) -> None:
@@ -172,7 +235,8 @@ def run_replay(path: Path, file: Path, alerts: Path | None, model: Path | None) 
     except OSError as error:
         raise ConfigurationError("FILE", error.filename, f"cannot be read: {error.strerror}") from error
     replay = Replay(
-        stages=stages_of(config),
+        # One partition: there is nothing to re-key.
+        stages=replace(stages_of(config), topic=config.kafka.topics.events, rekey=None),
         topics=topics_of(config),
         settings=settings_of(config),
         load_model=model_loader(config, PrometheusTelemetry()),
@@ -243,52 +307,6 @@ def _http(config: Config, port: int, telemetry: PrometheusTelemetry, clock: Cloc
         yield
     finally:
         server.stop()
-
-
-class TrainerProcess:
-    """The trainer as a child: started again when it dies, each time a little later; stopped with us."""
-
-    def __init__(self, config: Path, log: Any) -> None:
-        self._command = [sys.executable, "-m", "stream_iwae", "train", "--config", str(config)]
-        self._command += ["--child-of", str(os.getpid())]  # so that it outlives no kill -9 of ours
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self._n_deaths = 0
-        self._restart_at_s: float | None = None
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        self._start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop it, and wait."""
-        process = self._process
-        if process is None or process.poll() is not None:
-            return
-        process.terminate()
-        try:
-            process.wait(_TRAINER_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def revive(self, now_s: float) -> None:
-        """Start it again if it has died and waited long enough."""
-        if self._process is None or self._process.poll() is None:
-            return
-        if self._restart_at_s is None:
-            wait_s = _TRAINER_WAITS_S[min(self._n_deaths, len(_TRAINER_WAITS_S) - 1)]
-            self._n_deaths += 1
-            self._restart_at_s = now_s + wait_s
-            self._log.error("trainer died", exit_code=self._process.returncode, restart_in_s=wait_s)
-        elif now_s >= self._restart_at_s:
-            self._restart_at_s = None
-            self._start()
-
-    def _start(self) -> None:
-        # A session of its own: Ctrl-C on a terminal reaches us first, and we stop it in order.
-        self._process = subprocess.Popen(self._command, start_new_session=True)
 
 
 def settle_process() -> None:

@@ -68,12 +68,15 @@ def main() -> NoReturn:
 def run(
     config: ConfigPath = DEFAULT_CONFIG,
     trainer: Annotated[bool, typer.Option(help="Also run the trainer, as a child process.")] = True,
+    rekeyer: Annotated[
+        bool, typer.Option(help="Also run the re-keyer, as a child process, where events.rekey asks for one.")
+    ] = True,
 ) -> None:
     """Watch the events topic: windows, scores, alerts. Runs until SIGTERM or Ctrl-C, then drains."""
     _check(config)
     from stream_iwae.bootstrap import run_service  # noqa: PLC0415  # torch loads only where it is used
 
-    run_service(config, with_trainer=trainer)
+    run_service(config, with_trainer=trainer, with_rekeyer=rekeyer)
 
 
 @app.command()
@@ -86,6 +89,18 @@ def train(
     from stream_iwae.bootstrap import run_trainer  # noqa: PLC0415
 
     run_trainer(config, child_of)
+
+
+@app.command()
+def rekey(
+    config: ConfigPath = DEFAULT_CONFIG,
+    child_of: Annotated[int | None, typer.Option(hidden=True, help="Leave when this process is gone.")] = None,
+) -> None:
+    """Run the re-keyer alone: events of any partition in, keyed by entity out. Replicas share the partitions."""
+    _check(config)
+    from stream_iwae.bootstrap import run_rekeyer  # noqa: PLC0415
+
+    run_rekeyer(config, child_of)
 
 
 @app.command()

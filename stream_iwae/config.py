@@ -26,6 +26,7 @@ from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.iwae.settings import ModelSettings
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.redaction import shown
+from stream_iwae.rekey.config import RekeyConfig
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.yaml_text import read_yaml
 
@@ -48,6 +49,7 @@ class Config(BaseSettings):
     detector: str = Field("stream-iwae", min_length=1, max_length=64, description="Name of the stream, in every alert")
     kafka: KafkaConfig
     events: EventsConfig
+    rekey: RekeyConfig = RekeyConfig()
     windows: WindowsConfig = WindowsConfig()
     features: FeaturesConfig
     model: ModelConfig = ModelConfig()
@@ -55,6 +57,11 @@ class Config(BaseSettings):
     learning: LearningConfig = LearningConfig()
     incidents: IncidentsConfig = IncidentsConfig()
     http: HttpConfig = HttpConfig()
+
+    @property
+    def rekeyed_topic(self) -> str:
+        """Where re-keyed events go; with the detector's name, since another configuration needs another topic."""
+        return self.kafka.topics.rekeyed or f"{self.detector}.rekeyed"
 
     @classmethod
     def settings_customise_sources(

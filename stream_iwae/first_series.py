@@ -13,17 +13,21 @@ _RUNS: Final = ("promoted", "rejected", "failed", "skipped")
 
 def show_service_series(telemetry: Telemetry, topic: str, events: EventsConfig) -> None:
     """Make the labelled counters of the service appear."""
-    for name in ("events_consumed", "bytes_consumed", "events_aggregated", "events_late", "consumer_gap_records"):
+    for name in ("events_consumed", "bytes_consumed", "events_aggregated", "events_late"):
         telemetry.count(name, 0, topic=topic)
-    for reject in RejectReason:
-        telemetry.count("events_rejected", 0, topic=topic, reason=reject)
-    for skip in sorted({"empty", *(rule.reason for rule in events.skip)}):
-        telemetry.count("events_skipped", 0, topic=topic, reason=skip)
+    for name in ("consumer_gap_records", "consumer_stalls"):
+        telemetry.count(name, 0, topic=topic)
+    _show_fates(telemetry, topic, events)
     for severity in _SEVERITIES:
         telemetry.count("anomalies", 0, severity=severity)
         telemetry.count("alerts_published", 0, severity=severity)
-    for outcome in _COMMITS:
-        telemetry.count("consumer_commits", 0, outcome=outcome)
+
+
+def show_rekeyer_series(telemetry: Telemetry, topic: str, events: EventsConfig) -> None:
+    """Make the labelled counters of the re-keyer appear."""
+    for name in ("events_consumed", "bytes_consumed", "events_forwarded", "consumer_gap_records"):
+        telemetry.count(name, 0, topic=topic)
+    _show_fates(telemetry, topic, events)
 
 
 def show_trainer_series(telemetry: Telemetry) -> None:
@@ -32,3 +36,12 @@ def show_trainer_series(telemetry: Telemetry) -> None:
         telemetry.count("finetune_runs", 0, outcome=outcome)
     for reason in ("damaged", "schema"):
         telemetry.count("training_records_skipped", 0, reason=reason)
+
+
+def _show_fates(telemetry: Telemetry, topic: str, events: EventsConfig) -> None:
+    for reject in RejectReason:
+        telemetry.count("events_rejected", 0, topic=topic, reason=reject)
+    for skip in sorted({"empty", *(rule.reason for rule in events.skip)}):
+        telemetry.count("events_skipped", 0, topic=topic, reason=skip)
+    for outcome in _COMMITS:
+        telemetry.count("consumer_commits", 0, outcome=outcome)

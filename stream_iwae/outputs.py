@@ -5,7 +5,7 @@ sends the same bytes under the same `seq`.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +38,28 @@ class Commit:
     records: tuple[OutputRecord, ...]
     offset: CommittedOffset
     outcome: Outcome
+
+
+def records_of(commits: Mapping[int, Commit]) -> list[OutputRecord]:
+    """What the commits of several partitions publish together."""
+    return [record for commit in commits.values() for record in commit.records]
+
+
+def dead_letter(topic: str, source_topic: str, partition: int, rejected: Rejected) -> OutputRecord:
+    """A rejected record with its reason and where it came from; its first 64 KiB."""
+    value = rejected.value
+    headers = [
+        ("reason", rejected.reason.encode()),
+        ("detail", rejected.detail.encode()),
+        ("topic", source_topic.encode()),
+        ("partition", str(partition).encode()),
+        ("offset", str(rejected.offset).encode()),
+        ("length", str(len(value)).encode()),
+    ]
+    if len(value) > MAX_DEAD_LETTER_BYTES:
+        headers.append(("sha256", hashlib.sha256(value).hexdigest().encode()))
+    key = f"{source_topic}/{partition}/{rejected.offset}".encode()
+    return OutputRecord(topic, key, value[:MAX_DEAD_LETTER_BYTES], headers=tuple(headers))
 
 
 class Publisher:
@@ -75,7 +97,10 @@ class Publisher:
         metadata = encode_metadata(progress, seq, self._fingerprint, pipeline.history_until)
         records = (
             *self._alerts(outcome),
-            *(self._dead_letter(partition, rejected) for rejected in outcome.rejected),
+            *(
+                dead_letter(self._topics.dead_letters, self._source_topic, partition, rejected)
+                for rejected in outcome.rejected
+            ),
             *self._training(outcome),
             *self._scores(outcome),
             *self._state(pipeline, seq, progress.offset),
@@ -84,21 +109,6 @@ class Publisher:
 
     def _alerts(self, outcome: Outcome) -> list[OutputRecord]:
         return [OutputRecord(self._topics.alerts, alert.key, alert.encode()) for alert in outcome.alerts]
-
-    def _dead_letter(self, partition: int, rejected: Rejected) -> OutputRecord:
-        value = rejected.value
-        headers = [
-            ("reason", rejected.reason.encode()),
-            ("detail", rejected.detail.encode()),
-            ("topic", self._source_topic.encode()),
-            ("partition", str(partition).encode()),
-            ("offset", str(rejected.offset).encode()),
-            ("length", str(len(value)).encode()),
-        ]
-        if len(value) > MAX_DEAD_LETTER_BYTES:
-            headers.append(("sha256", hashlib.sha256(value).hexdigest().encode()))
-        key = f"{self._source_topic}/{partition}/{rejected.offset}".encode()
-        return OutputRecord(self._topics.dead_letters, key, value[:MAX_DEAD_LETTER_BYTES], headers=tuple(headers))
 
     def _training(self, outcome: Outcome) -> list[OutputRecord]:
         topic = self._topics.training

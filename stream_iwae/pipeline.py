@@ -6,10 +6,10 @@ so a pipeline restored from a commit goes on exactly where the committed one sto
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,15 @@ from stream_iwae.batches import (
 )
 from stream_iwae.detection.judge import Judge
 from stream_iwae.events.config import EventsConfig
-from stream_iwae.events.counters import CounterTracker
-from stream_iwae.events.decode import Decoder
 from stream_iwae.features.config import FeaturesConfig, aggregates, needed_fields
 from stream_iwae.features.extract import FeatureExtractor
 from stream_iwae.incidents.alert import Alert
 from stream_iwae.incidents.config import IncidentsConfig
 from stream_iwae.incidents.tracker import IncidentTracker
+from stream_iwae.intake import Intake
+from stream_iwae.rekey.config import RekeyConfig
+from stream_iwae.row_ids import hash_entities, hash_rows
+from stream_iwae.state import KeyedState
 from stream_iwae.stored_state import as_state_error, check_state
 from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.operator import WindowOperator
@@ -83,6 +85,7 @@ class Stages:
     windows: WindowsConfig
     features: FeaturesConfig
     incidents: IncidentsConfig
+    rekey: RekeyConfig | None = None  # None: the topic holds events as they came, not re-keyed ones
 
     @property
     def fingerprint(self) -> str:
@@ -143,8 +146,7 @@ class Pipeline:
         """`on_unscored` hears of the windows that no model has judged; nothing published depends on it."""
         self.partition = partition
         self._stages = stages
-        self._decoder = Decoder(stages.events, needed_fields(stages.features))
-        self._counters = CounterTracker(stages.events)
+        self._intake = Intake(stages.events, needed_fields(stages.features), stages.rekey)
         self._windows = WindowOperator(stages.windows, aggregates(stages.features), partition)
         self._extractor = FeatureExtractor(stages.features, stages.events.field_types())
         self.schema = self._extractor.schema
@@ -172,19 +174,27 @@ class Pipeline:
         replayed, fresh = records.split(self._replay_until)
         if len(replayed):
             self._refill(replayed)
-        if self.history_until is not None:
-            past, fresh = fresh.split(self.history_until)
+        until = self.history_end(fresh)
+        if until is not None:
+            past, fresh = fresh.split(until)
             self._consume(past, None, now_ms, on_chunk)
             self.skip_to(past.next_offset)
         if len(fresh):
             self._consume(fresh, model, now_ms, on_chunk)
         self.skip_to(records.next_offset)
 
+    def history_end(self, records: RecordBatch) -> int | None:
+        """The first offset that is not history, as far as these records tell; None where history is over."""
+        if self.history_until is not None:
+            self.history_until = self._intake.history_end(records, self.history_until)
+        return self.history_until
+
     def skip_to(self, position: int) -> None:
         """Move the position over offsets that hold no records for us (transaction markers)."""
         self.position = max(self.position, position)
         self._replayed_to = max(self._replayed_to, position)
-        if self.history_until is not None and self.position >= self.history_until:
+        is_past = self.history_until is not None and self.position >= self.history_until
+        if is_past and not self._intake.is_history:
             self.history_until = None
             self._outcome.training.append(self._end_of_history())
 
@@ -194,16 +204,13 @@ class Pipeline:
         self._judge(self._extractor.extract(closed), model, now_ms, now_ms, on_chunk)
 
     def _refill(self, records: RecordBatch) -> None:
-        decoded = self._decoder.decode(records)
-        events, _ = self._counters.difference(decoded.events)
-        self._windows.add(events, records.next_offset)
+        self._windows.add(self._intake.read(records).events, records.next_offset)
 
     def _consume(
         self, records: RecordBatch, model: ServingModel | None, now_ms: int, on_chunk: Callable[[], None]
     ) -> None:
-        decoded = self._decoder.decode(records)
-        events, first_samples = self._counters.difference(decoded.events)
-        windowed = self._windows.add(events, records.next_offset)
+        decoded = self._intake.read(records)
+        windowed = self._windows.add(decoded.events, records.next_offset)
         counts = self._outcome.counts
         counts.consumed += decoded.n_consumed
         counts.consumed_bytes += sum(len(value) for value in records.values if value is not None)
@@ -212,7 +219,6 @@ class Pipeline:
         counts.folded += windowed.n_folded
         counts.rejected.update(rejected.reason for rejected in decoded.rejected)
         counts.skipped.update(decoded.skipped)
-        counts.skipped.update(first_samples)
         self._outcome.rejected.extend(decoded.rejected)
         arrival_ms = int(records.timestamps_ms[-1]) if len(records) else now_ms
         self._judge(self._extractor.extract(windowed.windows), model, now_ms, arrival_ms, on_chunk)
@@ -317,23 +323,21 @@ class Pipeline:
 
     def take_state_changes(self, committed_offset: int) -> dict[str, Mapping[str, object]]:
         """What changed in each kind of state since the last call, as of `committed_offset` where replay rebuilds it."""
-        self._counters.settle(committed_offset)
-        return {
-            "presence": self._windows.presence.take_changes(),
-            "pasts": self._windows.pasts.state.take_changes(),
-            "counters": self._counters.state.take_changes(),
-            "incidents": self._incidents.state.take_changes(),
-            "profiles": self._extractor.profiles.state.take_changes(),
-        }
+        self._intake.settle(committed_offset)
+        return {kind: state.take_changes() for kind, state in self._states().items()}
 
     def snapshot_shard(self, number: int) -> dict[str, Mapping[str, object]]:
         """One shard of the state by kind, as `take_state_changes` would build it up."""
+        return {kind: state.shard(number) for kind, state in self._states().items()}
+
+    def _states(self) -> dict[str, KeyedState[Any]]:
         return {
-            "presence": self._windows.presence.shard(number),
-            "pasts": self._windows.pasts.state.shard(number),
-            "counters": self._counters.state.shard(number),
-            "incidents": self._incidents.state.shard(number),
-            "profiles": self._extractor.profiles.state.shard(number),
+            "presence": self._windows.presence,
+            "pasts": self._windows.pasts.state,
+            **self._intake.states,
+            "incidents": self._incidents.state,
+            "profiles": self._extractor.profiles.state,
+            "recent": self._extractor.recent.state,
         }
 
     def begin(self, offset: int, history_until: int | None) -> None:
@@ -354,9 +358,10 @@ class Pipeline:
         self._windows.restore(progress)
         self._windows.presence.restore(state.get("presence", {}))  # type: ignore[arg-type]  # as decoded
         self._windows.pasts.restore(state.get("pasts", {}))  # type: ignore[arg-type]
-        self._counters.restore(state.get("counters", {}))  # type: ignore[arg-type]
+        self._intake.restore(state)
         self._incidents.state.restore(state.get("incidents", {}))  # type: ignore[arg-type]
         self._extractor.profiles.restore(state.get("profiles", {}))  # type: ignore[arg-type]
+        self._extractor.recent.restore(state.get("recent", {}))  # type: ignore[arg-type]
 
     # --- what people see ---------------------------------------------------------------------
 
@@ -378,28 +383,6 @@ class Pipeline:
     def open_incidents(self) -> dict[str, int]:
         """Open incidents by severity."""
         return self._incidents.open_by_severity()
-
-
-def hash_entities(entities: Sequence[str]) -> NDArray[np.uint64]:
-    """64 bits of each entity key, the same in every process."""
-    digests = b"".join(hashlib.blake2b(entity.encode(), digest_size=8).digest() for entity in entities)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
-
-
-def hash_rows(
-    entity_ids: NDArray[np.uint64], window_end_ms: NDArray[np.int64], offsets: NDArray[np.int64], partition: int
-) -> NDArray[np.uint64]:
-    """One 64-bit id a row: the SplitMix64 finaliser over entity, window end and offset.
-
-    Source: Steele, Lea, Flood 2014, Fast splittable pseudorandom number generators, figure 17.
-    """
-    mixed = entity_ids.copy()
-    for part in (window_end_ms.astype(np.uint64), offsets.astype(np.uint64), np.uint64(partition)):
-        mixed = (mixed ^ part) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed ^= mixed >> np.uint64(31)
-    return mixed
 
 
 def _severity_counts(verdicts: VerdictBatch) -> dict[str, int]:

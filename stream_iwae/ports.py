@@ -130,6 +130,15 @@ class ModelAnnouncement:
     blob: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A membership without which nothing may be published: who has lost it is refused."""
+
+    topic: str
+    offsets: Mapping[int, CommittedOffset]  # committed along with it, as Kafka checks a membership with offsets alone
+    group: GroupToken
+
+
 class ModelStore(Protocol):
     """Where artefacts live: the models topic, or a directory."""
 
@@ -140,8 +149,12 @@ class ModelStore(Protocol):
             ArtefactError: What is announced is damaged (its checksum differs, a part is missing).
         """
 
-    def publish(self, version: str, blob: bytes, announced_ms: int) -> None:
-        """Store `blob` as `version` and make it the current one, atomically."""
+    def publish(self, version: str, blob: bytes, announced_ms: int, fence: Fence | None = None) -> None:
+        """Store `blob` as `version` and make it the current one, atomically.
+
+        Raises:
+            StaleGroupError: The membership of `fence` is no longer in force; nothing was stored.
+        """
 
     def versions(self) -> list[str]:
         """The versions stored, oldest first."""

@@ -19,10 +19,11 @@ from stream_iwae.adapters.memory import (
     VirtualClock,
 )
 from stream_iwae.adapters.memory_broker import MemoryBroker
+from stream_iwae.delivery import Log
 from stream_iwae.learning.learner import Learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import Counts, ServingModel, Stages
-from stream_iwae.service import Log, Service, ServiceSettings
+from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.trainer import Trainer
 
 _FEED: Final = 10_000  # events that are held before the service takes its turn

@@ -1,34 +1,23 @@
-"""The shell: one loop of poll, process, publish and commit.
-
-Everything a transaction publishes is kept until the transaction is known to have committed:
-an aborted one is sent again, an ambiguous one is settled first and then compared by `seq`.
-"""
+"""The shell: one loop of poll, process, publish and commit."""
 
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from stream_iwae.batches import RecordBatch, entity_object
-from stream_iwae.errors import (
-    AmbiguousCommitError,
-    ArtefactError,
-    ConfigurationError,
-    DeliveryError,
-    FencedError,
-    StaleGroupError,
-)
+from stream_iwae.delivery import Delivery, Log
+from stream_iwae.errors import ArtefactError, ConfigurationError
 from stream_iwae.incidents.alert import rfc3339
 from stream_iwae.learning.provisional import Provisional
-from stream_iwae.outputs import Commit, Publisher, Topics
+from stream_iwae.outputs import Commit, Publisher, Topics, records_of
 from stream_iwae.pipeline import Counts, Pipeline, ServingModel, Stages
 from stream_iwae.ports import (
     Clock,
     CommittedOffset,
     EventSource,
     ModelStore,
-    OutputRecord,
     OutputSink,
     Polled,
     StateReader,
@@ -37,22 +26,7 @@ from stream_iwae.ports import (
 from stream_iwae.windows.progress import Metadata, decode_metadata
 from stream_iwae.wire import decode_state
 
-MAX_DELIVERY_ATTEMPTS: Final = 3
-FENCED_TWICE_WITHIN_S: Final = 60.0
 KEEP_ALIVE_S: Final = 5.0  # poll at least this often while a long batch is scored
-
-
-class Log(Protocol):
-    """Events with fields."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Say what happened."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Say what an operator may want to change."""
-
-    def error(self, event: str, **fields: object) -> object:
-        """Say what went wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +71,15 @@ class Service:
         self.model: ServingModel | None = None
         self.provisional = Provisional()  # of windows before the first model: seen here, and nowhere else
         self.totals = Counts()
-        self._waiting: dict[int, Commit] = {}  # prepared, not yet known to be committed
+        self._delivery = Delivery(source, sink, telemetry, clock, log, records_of, self._poll, self._finish)
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed
         self._awaited: frozenset[int] = frozenset()  # assigned; their state is behind another's open transaction
         self._rows_published = 0
-        self._held_since_ms: int | None = None
+        self._held_since_s: float | None = None
         self._is_hold_over = False
-        self._last_commit_ms = clock.now_ms()
+        self._last_commit_s = clock.monotonic_s()
         self._last_poll_s = clock.monotonic_s()
-        self._last_record_ms: dict[int, int] = {}
-        self._last_fenced_s: float | None = None
+        self._last_record_s: dict[int, float] = {}
 
     # --- the loop ----------------------------------------------------------------------------
 
@@ -158,7 +131,7 @@ class Service:
             return
         self._source.pause(frozenset(self.pipelines))
         self._poll(0.0)
-        if self._held_since_ms is None:
+        if self._held_since_s is None:
             self._source.resume(frozenset(self.pipelines))
 
     # --- assignment --------------------------------------------------------------------------
@@ -167,8 +140,8 @@ class Service:
         for partition in sorted(polled.revoked | polled.lost):
             # Nothing is handed over: the log and the state topic hold all that was committed.
             self.pipelines.pop(partition, None)
-            self._waiting.pop(partition, None)
-            self._last_record_ms.pop(partition, None)
+            self._delivery.waiting.pop(partition, None)
+            self._last_record_s.pop(partition, None)
             self._forget_polled(partition)
         self._awaited -= polled.revoked | polled.lost
         if polled.assigned:
@@ -186,7 +159,7 @@ class Service:
         first = self._source.beginning_offsets(partitions)
         taken = frozenset(p for p in sorted(partitions) if self._take_over_one(p, committed[p], first[p]))
         self._awaited = (self._awaited | partitions) - taken
-        if taken and self._held_since_ms is None:
+        if taken and self._held_since_s is None:
             self._source.resume(taken)
 
     def _take_over_one(self, partition: int, committed: CommittedOffset | None, first: int) -> bool:
@@ -210,7 +183,8 @@ class Service:
             if offset > committed.offset:
                 self._count_gap(partition, offset - committed.offset)
         self.pipelines[partition] = pipeline
-        self._last_record_ms[partition] = self._clock.now_ms()
+        self._delivery.waiting.pop(partition, None)  # what it holds is read again
+        self._last_record_s[partition] = self._clock.monotonic_s()
         self._forget_polled(partition)
         self._source.seek(partition, offset)
         self._log.info("partition taken over", partition=partition, offset=offset, position=pipeline.position)
@@ -256,8 +230,8 @@ class Service:
         if pipeline is None:  # revoked between the poll that brought these and now
             return
         now_ms = self._clock.now_ms()
-        self._last_record_ms[records.partition] = now_ms
-        until = pipeline.history_until
+        self._last_record_s[records.partition] = self._clock.monotonic_s()
+        until = pipeline.history_end(records)
         if until is not None and self.model is None and self._settings.hold_until_ready:
             # The first live record waits for the first model, wherever the poll happened to cut.
             records, later = records.split(until)
@@ -267,13 +241,15 @@ class Service:
         pipeline.process(records, self.model, now_ms, self._keep_alive)
 
     def _follow_positions(self) -> None:
-        now_ms = self._clock.now_ms()
-        for partition, pipeline in self.pipelines.items():
+        now_ms, now_s = self._clock.now_ms(), self._clock.monotonic_s()
+        for partition, pipeline in list(self.pipelines.items()):
+            if self.pipelines.get(partition) is not pipeline:  # taken away by a poll while another was scored
+                continue
             position = self._source.position(partition)
             pipeline.skip_to(position)
             if not self._settings.idle_after_ms or pipeline.history_until is not None or pipeline.is_replaying:
                 continue
-            is_idle = now_ms - self._last_record_ms[partition] >= self._settings.idle_after_ms
+            is_idle = (now_s - self._last_record_s[partition]) * 1000 >= self._settings.idle_after_ms
             high_water = self._source.high_water(partition)
             if is_idle and high_water is not None and position >= high_water and pipeline.watermark_ms is not None:
                 pipeline.advance(now_ms - self._settings.grace_ms, self.model, now_ms, self._keep_alive)
@@ -300,16 +276,15 @@ class Service:
 
     def _hold_or_release(self) -> None:
         """Keep live records waiting while the first model is trained, but not for ever."""
-        now_ms = self._clock.now_ms()
-        if self._held_since_ms is not None:
-            if self.model is None and now_ms - self._held_since_ms < self._settings.hold_timeout_ms:
+        now_s = self._clock.monotonic_s()
+        if self._held_since_s is not None:
+            waited_ms = (now_s - self._held_since_s) * 1000
+            if self.model is None and waited_ms < self._settings.hold_timeout_ms:
                 return
             self._is_hold_over = self.model is None
             if self._is_hold_over:
-                self._log.warning(
-                    "no model came in time; windows pass unscored", waited_ms=now_ms - self._held_since_ms
-                )
-            self._held_since_ms = None
+                self._log.warning("no model came in time; windows pass unscored", waited_ms=round(waited_ms))
+            self._held_since_s = None
             self._source.resume(frozenset(self.pipelines))
             return
         if self.model is not None or self._is_hold_over or not self._settings.hold_until_ready:
@@ -319,7 +294,7 @@ class Service:
         )
         is_history_over = all(pipeline.history_until is None for pipeline in self.pipelines.values())
         if self.pipelines and is_history_over and rows >= self._settings.min_training_windows:
-            self._held_since_ms = now_ms
+            self._held_since_s = now_s
             self._source.pause(frozenset(self.pipelines))
             self.commit()
             self._log.info("waiting for the first model", training_windows=rows)
@@ -329,73 +304,22 @@ class Service:
     def _is_commit_due(self) -> bool:
         if any(pipeline.outcome.alerts for pipeline in self.pipelines.values()):
             return True
-        return self._clock.now_ms() - self._last_commit_ms >= self._settings.commit_interval_ms
+        return (self._clock.monotonic_s() - self._last_commit_s) * 1000 >= self._settings.commit_interval_ms
 
     def commit(self) -> None:
         """Publish and commit everything that waits, all or nothing; see docs/adr/0002."""
+        waiting = self._delivery.waiting
         for partition, pipeline in self.pipelines.items():
-            if partition not in self._waiting:
+            if partition not in waiting:
                 prepared = self._publisher.prepare(pipeline)
                 if prepared is not None:
-                    self._waiting[partition] = prepared
-        self._last_commit_ms = self._clock.now_ms()
-        attempts = 0
-        while self._waiting:
-            try:
-                self._send(self._waiting)
-            except StaleGroupError:
-                # Poll through the rebalance: what is no longer ours is dropped, the rest is sent again.
-                self._telemetry.count("consumer_commits", outcome="stale")
-                self._poll(self._settings.poll_timeout_s)
-            except AmbiguousCommitError as error:
-                self._telemetry.count("consumer_commits", outcome="ambiguous")
-                self._log.warning("commit is in doubt, settling it", reason=str(error))
-                self._sink.recover()
-                self._drop_committed()
-            except FencedError:
-                self._telemetry.count("consumer_commits", outcome="fenced")
-                self._recover_once_a_minute()
-                self._drop_committed()
-            except DeliveryError as error:
-                attempts += 1
-                self._telemetry.count("consumer_commits", outcome="failed")
-                self._telemetry.count("alerts_publish_failures")
-                if attempts == MAX_DELIVERY_ATTEMPTS:
-                    raise
-                self._log.warning("delivery failed, sending again", attempt=attempts, reason=str(error))
-            else:
-                self._finish(self._waiting)
-                self._waiting = {}
-
-    def _send(self, commits: Mapping[int, Commit]) -> None:
-        records: list[OutputRecord] = [record for commit in commits.values() for record in commit.records]
-        offsets = {partition: commit.offset for partition, commit in commits.items()}
-        self._sink.commit(records, offsets, self._source.topic, self._source.group_token())
-
-    def _drop_committed(self) -> None:
-        """After an ambiguous commit: what the group holds with our `seq` is done."""
-        committed = self._source.committed(frozenset(self._waiting))
-        done = {}
-        for partition, found in committed.items():
-            waiting = self._waiting[partition]
-            if found is not None and decode_metadata(found.metadata, found.offset).seq == waiting.seq:
-                done[partition] = self._waiting.pop(partition)
-        self._finish(done)
-
-    def _recover_once_a_minute(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._last_fenced_s is not None and now_s - self._last_fenced_s < FENCED_TWICE_WITHIN_S:
-            raise FencedError("fenced twice within a minute: is another replica running with the same kafka.instance?")
-        self._last_fenced_s = now_s
-        self._sink.recover()
+                    waiting[partition] = prepared
+        self._last_commit_s = self._clock.monotonic_s()
+        self._delivery.deliver()
 
     def _finish(self, commits: Mapping[int, Commit]) -> None:
         """Count what is committed now, and only now."""
-        if not commits:
-            return
         now_ms = self._clock.now_ms()
-        self._telemetry.progress("commit", self._clock.monotonic_s())
-        self._telemetry.count("consumer_commits", outcome="committed")
         for commit in commits.values():
             self.totals.add(commit.outcome.counts)
             self._rows_published += sum(len(batch) for batch in commit.outcome.training)
@@ -483,4 +407,4 @@ class Service:
         """collecting, training or ready, as design.md section 5 names them."""
         if self.model is not None:
             return "ready"
-        return "training" if self._held_since_ms is not None else "collecting"
+        return "training" if self._held_since_s is not None else "collecting"

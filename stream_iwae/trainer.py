@@ -1,7 +1,7 @@
 """The other shell: the training topic in, artefacts out. Runs in a process of its own.
 
-The topic is read from its beginning after each start, so buffers need no other store. Nothing is
-committed: what a restart needs beyond the rows is in the artefact.
+The topic is read from its beginning after each start, so buffers need no other store: what a restart needs
+beyond the rows is in the artefact. Offsets are committed with each announcement for their fence alone.
 """
 
 from collections import deque
@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from stream_iwae.batches import RecordBatch
-from stream_iwae.errors import ArtefactError, StateError
+from stream_iwae.errors import ArtefactError, StaleGroupError, StateError
 from stream_iwae.learning.learner import Learner, Outcome
 from stream_iwae.learning.schedule import Job
-from stream_iwae.ports import Clock, EventSource, ModelStore, Polled, Telemetry
+from stream_iwae.ports import Clock, CommittedOffset, EventSource, Fence, ModelStore, Polled, Telemetry
 from stream_iwae.wire import decode_training
 
 _POLL_TIMEOUT_S: Final = 0.5
@@ -87,7 +87,7 @@ class Trainer:
 
     def _follow(self, polled: Polled) -> None:
         if polled.assigned or polled.revoked or polled.lost:
-            self._begin((self._owned | polled.assigned) - polled.revoked - polled.lost)
+            self._begin((self._owned - polled.revoked - polled.lost) | polled.assigned)  # one may be lost and come back
             return  # records polled with a change of ownership are read again from the beginning
         for records in polled.records:
             if self.learner is not None and records.partition in self._owned:
@@ -182,12 +182,23 @@ class Trainer:
         outcome = learner.step(lambda: self._tick(should_stop))
         ended_s = self._clock.monotonic_s()
         if outcome.blob is not None:
-            self._store.publish(outcome.version, outcome.blob, self._clock.now_ms())
-            self._echoes.append(outcome.version)
+            self._announce(outcome.version, outcome.blob)
         self._resting_until_s = ended_s + _REST * (ended_s - started_s)
         self._telemetry.observe("finetune_duration_seconds", ended_s - started_s)
         self._tell(outcome)
         self._report()
+
+    def _announce(self, version: str, blob: bytes) -> None:
+        """Publish as the owner of the topic; who no longer is one is refused, and starts over with what it has."""
+        offsets = {partition: CommittedOffset(self._source.position(partition), "") for partition in self._owned}
+        fence = Fence(self._source.topic, offsets, self._source.group_token())
+        try:
+            self._store.publish(version, blob, self._clock.now_ms(), fence)
+        except StaleGroupError as error:
+            self._log.warning("model not announced, the topic may have another owner", version=version)
+            self._begin(self._owned)  # the next poll says what of it is still ours
+            raise _InterruptedError from error
+        self._echoes.append(version)
 
     def _tick(self, should_stop: Callable[[], bool]) -> None:
         """Between two steps of training: leave if told to, and stay the owner of the topic."""

@@ -25,7 +25,7 @@ def test_every_shipped_configuration_is_good(path):
     assert Config.load(path).detector
 
 
-@pytest.mark.parametrize("section", ["windows", "model", "detection", "incidents", "learning", "http"])
+@pytest.mark.parametrize("section", ["rekey", "windows", "model", "detection", "incidents", "learning", "http"])
 def test_config_yaml_shows_every_key_with_its_default(section):
     shown = yaml.safe_load((ROOT / "config.yaml").read_text())[section]
     shipped, smallest = Config.load(ROOT / "config.yaml"), Config.parse(SMALLEST)
@@ -36,6 +36,12 @@ def test_config_yaml_shows_every_key_with_its_default(section):
         or getattr(smallest, section).__dataclass_fields__
     )
     assert set(shown) == set(fields)
+
+
+def test_the_rekeyed_topic_has_the_name_of_the_detector_unless_it_is_given_one():
+    topics = {"events": "flows", "rekeyed": "flows.keyed"}
+    assert parse(detector="edge").rekeyed_topic == "edge.rekeyed"
+    assert parse(kafka={"bootstrap_servers": "x:1", "topics": topics}).rekeyed_topic == "flows.keyed"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from stream_iwae.adapters.kafka_config import KafkaConfig
-from stream_iwae.adapters.kafka_permissions import service_permissions, trainer_permissions
+from stream_iwae.adapters.kafka_permissions import rekeyer_permissions, service_permissions, trainer_permissions
 from stream_iwae.adapters.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from stream_iwae.events.rejections import RejectReason
 
@@ -29,8 +29,14 @@ def test_the_rights_that_are_documented_are_those_that_are_checked():
     names = ("events", "alerts", "dead_letters", "state", "training", "models", "scores")
     settings = {"bootstrap_servers": "x:1", "group": "GROUP", "instance": "INSTANCE", "topics": {n: n for n in names}}
     config = KafkaConfig.model_validate(settings)
-    both = (("the service", service_permissions(config)), ("the trainer", trainer_permissions(config)))
-    expected = [f"| {p.operation} | {p.resource} | `{p.name}` | {who} |" for who, wanted in both for p in wanted]
+    processes = {
+        "the service": service_permissions(config),
+        "the trainer": trainer_permissions(config),
+        "the re-keyer": rekeyer_permissions(config, "rekeyed"),
+    }
+    expected = [
+        f"| {p.operation} | {p.resource} | `{p.name}` | {who} |" for who, wanted in processes.items() for p in wanted
+    ]
 
     lines = (ROOT / "docs/operations.md").read_text().splitlines()
     begin = lines.index("| operation | resource | name | for |") + 2

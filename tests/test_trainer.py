@@ -7,7 +7,7 @@ import pytest
 
 from stream_iwae.batches import FeatureSchema, Kind, RecordBatch, TrainingBatch
 from stream_iwae.detection.config import DetectionConfig
-from stream_iwae.errors import ArtefactError
+from stream_iwae.errors import ArtefactError, StaleGroupError
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.served import Scored
@@ -56,6 +56,9 @@ class TopicTwin:
     def seek(self, partition, offset):
         self.at = offset
 
+    def group_token(self):
+        return "the owner"
+
     def pause(self, partitions):
         self.paused = True
 
@@ -70,8 +73,13 @@ class StoreTwin:
     def __init__(self):
         self.blobs = {}
         self.news = deque()
+        self.refusals = deque()  # errors that the next publications meet
+        self.fences = []
 
-    def publish(self, version, blob, announced_ms):
+    def publish(self, version, blob, announced_ms, fence):
+        self.fences.append(fence)
+        if self.refusals:
+            raise self.refusals.popleft()
         self.blobs[version] = blob
         self.announce(version)
 
@@ -328,6 +336,37 @@ def test_losing_the_topic_while_training_publishes_nothing():
     world.topic.changes.append(Polled(assigned=frozenset({0})))
     world.read_all(trainer)
     assert world.store.versions() == ["1.0"]
+
+
+def test_a_topic_that_is_lost_and_comes_back_in_one_poll_is_owned(world):
+    world.write(1)
+    trainer = world.trainer()
+    trainer.step()
+    world.topic.changes.append(Polled(lost=frozenset({0}), assigned=frozenset({0})))
+    world.topic.paused = True
+    world.read_all(trainer)
+
+    assert world.store.versions() == ["1.0"]
+
+
+def test_an_announcement_is_fenced_by_the_ownership_of_the_topic(world):
+    world.write(1)
+    world.read_all(world.trainer())
+
+    (fence,) = world.store.fences
+    assert (fence.topic, fence.group, list(fence.offsets)) == ("training", "the owner", [0])
+
+
+def test_a_stale_announcement_is_refused_and_learning_begins_anew(world):
+    world.write(1)
+    world.store.refusals.append(StaleGroupError("the group has rebalanced"))
+    trainer = world.trainer()
+    world.read_all(trainer)
+    assert ("training interrupted", {"job": "first"}) in world.log.lines
+    world.read_all(trainer)
+
+    assert world.store.versions() == ["1.0"]
+    assert len(world.store.fences) == 2
 
 
 def test_foreign_and_damaged_rows_are_skipped_and_counted(world):

@@ -17,7 +17,9 @@ class HttpConfig(BaseModel):
 
     enabled: bool = True
     host: str = Field("127.0.0.1", description="Address to listen on; other machines see nothing by default")
-    port: int = Field(9109, ge=0, le=65534, description="The trainer takes the next one; 0 picks free ones")
+    port: int = Field(
+        9109, ge=0, le=65533, description="The trainer takes the next one, the re-keyer the one after; 0: free ones"
+    )
     stalled_after: Milliseconds = Field(120_000, description="/healthz fails when the loop is stuck for so long")
     token: SecretStr | None = Field(None, description="Asked for (Authorization: Bearer) by all but /healthz")
     token_file: Path | None = Field(None, description="The token in a file")

@@ -21,6 +21,7 @@ class TopicsConfig(BaseModel):
     state: str = "stream-iwae.state"
     training: str = "stream-iwae.training"
     models: str = "stream-iwae.models"
+    rekeyed: str | None = Field(None, description="Events keyed by entity, where `events.rekey` asks for it")
     scores: str | None = Field(None, description="Scores of all windows; none are published without a name")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from kafka import KafkaAdminClient
 from kafka.errors import (
@@ -17,12 +17,14 @@ from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_probe import probe
 from stream_iwae.errors import ConfigurationError
 
+_REKEYED: Final = "kafka.topics.rekeyed"
+
 
 @dataclass(frozen=True, slots=True)
 class Permission:
     """One access-control entry: an operation on one named resource. Each implies DESCRIBE."""
 
-    operation: str  # READ or WRITE, as Kafka names it
+    operation: str  # READ, WRITE or DESCRIBE, as Kafka names it
     resource: str  # TOPIC, GROUP or TRANSACTIONAL_ID
     name: str
     key: str  # of our configuration, which names the resource
@@ -31,10 +33,14 @@ class Permission:
         return f"{self.operation} on {self.resource} {self.name}"
 
 
-def service_permissions(config: KafkaConfig) -> tuple[Permission, ...]:
-    """What `run` needs for itself."""
+def service_permissions(config: KafkaConfig, rekeyed: str | None = None) -> tuple[Permission, ...]:
+    """What `run` needs for itself; `rekeyed` is the topic that it reads in place of the events, if any."""
+    if rekeyed is None:
+        reads = [_topic(config, "READ", "events")]
+    else:
+        reads = [_topic(config, "DESCRIBE", "events"), Permission("READ", "TOPIC", rekeyed, _REKEYED)]
     wanted = [
-        _topic(config, "READ", "events"),
+        *reads,
         *(_topic(config, "WRITE", name) for name in ("alerts", "dead_letters")),
         *(_topic(config, operation, "state") for operation in ("READ", "WRITE")),
         _topic(config, "WRITE", "training"),
@@ -52,6 +58,17 @@ def trainer_permissions(config: KafkaConfig) -> tuple[Permission, ...]:
         *(_topic(config, operation, "models") for operation in ("READ", "WRITE")),
         read_group(f"{config.group}-trainer"),
         write_transactions(f"{config.group}-{config.instance}-trainer"),
+    )
+
+
+def rekeyer_permissions(config: KafkaConfig, rekeyed: str) -> tuple[Permission, ...]:
+    """What `rekey` needs, which `run` starts as its child where `events.rekey` asks for it."""
+    return (
+        _topic(config, "READ", "events"),
+        Permission("WRITE", "TOPIC", rekeyed, _REKEYED),
+        _topic(config, "WRITE", "dead_letters"),
+        read_group(f"{config.group}-rekeyer"),
+        write_transactions(f"{config.group}-{config.instance}-rekeyer"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Works around a rebalance storm of kafka-python 3.0.12.
+"""Works around a rebalance storm of kafka-python 3.0.12, and tells which generation the rest of us knows of.
 
 Joining a group goes on in the background when a poll ends before it does. But where it also finishes between
 two polls, the next poll throws its result away and joins anew, which sends every other member back to join as
@@ -6,6 +6,7 @@ well: members that spend most of their time between polls may rebalance for ever
 used. It rests on private names of the client, whose version is pinned; the contract tests notice a change.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from kafka import KafkaConsumer
@@ -27,3 +28,19 @@ def keep_finished_joins(consumer: KafkaConsumer) -> None:
         return finished[0]
 
     coordinator._do_join_and_sync_async = join_or_take  # noqa: SLF001
+
+
+def tell_settled(consumer: KafkaConsumer, settled: Callable[[Any], None]) -> None:
+    """Call `settled` with the group's metadata after each join, when the listener has heard of all that it changed.
+
+    Joins go on in the background, so the metadata at any other time may be of a generation whose changes nobody has
+    been told yet: with it the broker would accept what a member that slept has done for partitions it has lost.
+    """
+    coordinator: Any = consumer._coordinator  # noqa: SLF001
+    complete = coordinator._on_join_complete_async  # noqa: SLF001
+
+    async def complete_and_tell(*arguments: Any) -> None:
+        await complete(*arguments)
+        settled(coordinator.group_metadata())
+
+    coordinator._on_join_complete_async = complete_and_tell  # noqa: SLF001

@@ -4,6 +4,7 @@ The client is not thread safe, and its rebalance listener may run on a thread of
 only records what changed, and the poll that returns it acts.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -16,7 +17,7 @@ from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import refused, topic_permission
 from stream_iwae.adapters.kafka_records import Record, read_plain_records
-from stream_iwae.adapters.kafka_rejoin import keep_finished_joins
+from stream_iwae.adapters.kafka_rejoin import keep_finished_joins, tell_settled
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
@@ -57,6 +58,8 @@ class KafkaEventSource:
             self._consumer.close(autocommit=False)
             raise
         keep_finished_joins(self._consumer)
+        self._token: GroupToken = self._consumer.group_metadata()
+        tell_settled(self._consumer, self._changes.settle)
         read_plain_records(self._consumer)
         self._consumer.subscribe([topic], listener=self._changes)
 
@@ -71,7 +74,8 @@ class KafkaEventSource:
             found, gaps = {}, self._seek_to_beginning(error)
         except AuthorizationError as error:
             raise refused(self._config, error, topic_permission(self._config, "READ", self.topic)) from error
-        assigned, revoked, lost = self._changes.take()
+        token, assigned, revoked, lost = self._changes.take()
+        self._token = token or self._token
         if assigned:
             # Whatever was fetched of them is read again from where the caller seeks to.
             self._consumer.pause(*self._partitions(assigned))
@@ -139,9 +143,8 @@ class KafkaEventSource:
         self._consumer.resume(*self._partitions(partitions))
 
     def group_token(self) -> GroupToken:
-        """The membership that fences a commit."""
-        token: GroupToken = self._consumer.group_metadata()
-        return token
+        """The membership that fences a commit: that of the changes that polls have told, not a later one."""
+        return self._token
 
     def close(self) -> None:
         """Close without a commit; a static member keeps its partitions for the session time-out."""
@@ -172,15 +175,19 @@ def record_batch(partition: TopicPartition, records: Sequence[Record], next_offs
 
 
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client publishes no types
-    """What rebalances did since the last poll returned."""
+    """What rebalances did since the last poll returned, and the membership in which they did it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._coming: set[int] = set()  # assigned in a join that has not settled
         self._assigned: set[int] = set()
         self._revoked: set[int] = set()
         self._lost: set[int] = set()
+        self._token: GroupToken | None = None
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._assigned |= {partition.partition for partition in assigned}
+        with self._lock:
+            self._coming |= {partition.partition for partition in assigned}
 
     def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         self._give_up(revoked, self._revoked)
@@ -188,16 +195,27 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client p
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self._give_up(lost, self._lost)
 
-    def take(self) -> tuple[frozenset[int], frozenset[int], frozenset[int]]:
-        """Assigned, revoked and lost; a partition that came back is in two of them."""
-        taken = frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost)
-        self._assigned, self._revoked, self._lost = set(), set(), set()
+    def settle(self, token: GroupToken) -> None:
+        """A join is over, and all its changes were told."""
+        with self._lock:
+            self._assigned |= self._coming
+            self._coming.clear()
+            self._token = token
+
+    def take(self) -> tuple[GroupToken | None, frozenset[int], frozenset[int], frozenset[int]]:
+        """The membership, and what was assigned, revoked and lost; a partition that came back is in two of them."""
+        with self._lock:
+            taken = self._token, frozenset(self._assigned), frozenset(self._revoked), frozenset(self._lost)
+            for changed in (self._assigned, self._revoked, self._lost):
+                changed.clear()
         return taken
 
     def _give_up(self, partitions: Iterable[TopicPartition], target: set[int]) -> None:
         numbers = {partition.partition for partition in partitions}
-        target |= numbers
-        self._assigned -= numbers
+        with self._lock:
+            target |= numbers
+            self._assigned -= numbers
+            self._coming -= numbers
 
 
 def _by_number(offsets: dict[TopicPartition, int]) -> dict[int, int]:

@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from stream_iwae.adapters.memory_broker import Membership, MemoryBroker
+from stream_iwae.adapters.memory_broker import MAX_METADATA_BYTES, Membership, MemoryBroker
 from stream_iwae.adapters.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from stream_iwae.batches import RecordBatch
-from stream_iwae.errors import ArtefactError, DeliveryError
-from stream_iwae.ports import CommittedOffset, GroupToken, ModelAnnouncement, OutputRecord, Polled
+from stream_iwae.errors import ArtefactError, DeliveryError, FencedError
+from stream_iwae.ports import CommittedOffset, Fence, GroupToken, ModelAnnouncement, OutputRecord, Polled
 
 KEPT_VERSIONS: Final = 5  # as model_store.py, which would load the Kafka client
 
@@ -42,13 +42,18 @@ class MemoryEventSource:
     ) -> None:
         self.topic = topic
         self._broker, self._group, self._member, self._cut = broker, group, member, cut
+        self._incarnation = broker.join(group, member)
         self._generation = -1
         self._positions: dict[int, int] = {}
         self._paused: set[int] = set()
 
     def poll(self, timeout_s: float) -> Polled:  # noqa: ARG002  # never waits
-        """Records of partitions that are not paused, and changes of the assignment."""
-        self._broker.before_effect("poll")
+        """Records of partitions that are not paused, and changes of the assignment.
+
+        Raises:
+            FencedError: Another process has come under this member's name.
+        """
+        self._broker.check_incarnation(self.group_token())
         assigned, revoked, lost = self._rejoin()
         gaps = tuple(self._skip_deleted(sorted(set(self._positions) - self._paused - assigned)))
         records = [
@@ -73,7 +78,7 @@ class MemoryEventSource:
         if group.generation == self._generation:
             return set(), set(), set()
         has_missed_one = group.generation > self._generation + 1
-        self._generation = group.generation
+        self._generation = group.seen[self._member] = group.generation
         mine = set(group.assignment.get(self._member, frozenset()))
         held = set(self._positions)
         lost = held if has_missed_one else set()
@@ -88,7 +93,7 @@ class MemoryEventSource:
 
     def _fetch(self, partition: int) -> RecordBatch | None:
         start = self._positions[partition]
-        end = min(self._broker.stable_end(self.topic, partition), start + self._cut())
+        end = min(self._broker.stable_end(self.topic, partition), self._reach(partition, start))
         log = self._broker.logs[self.topic][partition]
         if end <= start:
             return None
@@ -105,14 +110,19 @@ class MemoryEventSource:
             next_offset=end,
         )
 
+    def _reach(self, partition: int, start: int) -> int:  # noqa: ARG002  # where one may be cut otherwise
+        """The offset before which a poll that begins at `start` ends."""
+        return start + self._cut()
+
     def n_partitions(self) -> int:
         """How many partitions the topic has."""
         return len(self._broker.logs[self.topic])
 
     def committed(self, partitions: frozenset[int]) -> dict[int, CommittedOffset | None]:
-        """What the group has committed."""
-        committed = self._broker.group(self._group).committed
-        return {partition: committed.get((self.topic, partition)) for partition in partitions}
+        """What the group has committed; waits for what a transaction is about to commit."""
+        return {
+            partition: self._broker.committed(self._group, (self.topic, partition)) for partition in sorted(partitions)
+        }
 
     def beginning_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
         """The first offset that the log still holds."""
@@ -157,9 +167,9 @@ class MemoryEventSource:
         """Fetch from these again."""
         self._paused -= partitions
 
-    def group_token(self) -> GroupToken:
+    def group_token(self) -> Membership:
         """The membership that fences a commit."""
-        return Membership(self._group, self._member, self._generation)
+        return Membership(self._group, self._member, self._generation, self._incarnation)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -179,11 +189,40 @@ class MemoryOutputSink:
         source_topic: str,
         group: GroupToken,
     ) -> None:
-        """Publish and commit in one transaction."""
+        """Publish and commit in one transaction, by the steps of the real ones."""
         if group is not None and not isinstance(group, Membership):
             raise DeliveryError(f"{group!r} is no membership of this broker's")
-        places = {(source_topic, partition): found for partition, found in offsets.items()}
-        self._broker.transact(self._id, self._epoch, list(records), places, group)
+        for partition, found in offsets.items():
+            if len(found.metadata.encode()) > MAX_METADATA_BYTES:
+                raise DeliveryError(
+                    f"commit metadata of more than {MAX_METADATA_BYTES} bytes for partition {partition}"
+                )
+        broker, mine = self._broker, (self._id, self._epoch)
+        broker.before_effect("begin")
+        broker.begin(*mine)
+        try:
+            self.check([broker.send(*mine, record) for record in records])
+            if offsets and group is not None:
+                broker.add_offsets(*mine, {(source_topic, p): found for p, found in offsets.items()}, group)
+        except DeliveryError as error:
+            self._abort(error)
+            raise
+        broker.before_effect("commit")
+        broker.end(*mine, is_committed=True)
+        broker.before_effect("committed")
+
+    def check(self, arrived: Sequence[bool]) -> None:
+        """A record that expired fails its future alone: without a look at each the commit would leave it out."""
+        self._broker.before_effect("flush")
+        if not all(arrived):
+            raise DeliveryError(f"{arrived.count(False)} of {len(arrived)} records expired on their way")
+
+    def _abort(self, error: DeliveryError) -> None:
+        """End the transaction in order, unless it is no longer ours."""
+        if self._broker.is_current(self._id, self._epoch):
+            self._broker.end(self._id, self._epoch, is_committed=False)
+        elif not isinstance(error, FencedError):
+            raise FencedError(f"another producer uses {self._id!r}") from error
 
     def recover(self) -> None:
         """A new epoch; what was open is aborted."""
@@ -251,7 +290,7 @@ class MemoryModelStore:
             self._shelf.blob(current.version)
         return current
 
-    def publish(self, version: str, blob: bytes, announced_ms: int) -> None:  # noqa: ARG002  # the port's
+    def publish(self, version: str, blob: bytes, announced_ms: int, fence: Fence | None = None) -> None:  # noqa: ARG002  # the port's
         """Store and announce; the newest five are kept."""
         blobs = self._shelf.blobs
         blobs.pop(version, None)

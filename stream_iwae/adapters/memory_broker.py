@@ -1,21 +1,23 @@
 """An in-memory Kafka: logs, transactions, groups, and a place to put faults.
 
 Enough of Kafka's promises to prove ours against: a transaction is visible to read_committed readers whole
-or not at all; its marker occupies an offset; offsets commit with it; an old generation and an old epoch
-are refused. `before_effect` is called before every effect, so that a test can end the process there.
+or not at all; its marker occupies an offset; offsets commit with it, and who asks for them meanwhile waits;
+an old generation, incarnation and epoch are refused; a transaction that takes too long is aborted and its
+producer fenced. `before_effect` is called before every effect, so that a test can end the process there.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from stream_iwae.errors import AmbiguousCommitError, DeliveryError, FencedError, StaleGroupError
+from stream_iwae.errors import DeliveryError, FencedError, StaleGroupError
 from stream_iwae.ports import CommittedOffset, OutputRecord
 
 Topic = str
 Place = tuple[str, int]  # topic, partition
 MAX_METADATA_BYTES: Final = 4096
 MAX_MESSAGE_BYTES: Final = 1_048_576  # what a broker takes unless told otherwise
+TRANSACTION_TIMEOUT_MS: Final = 60_000
 
 
 @dataclass(slots=True)
@@ -28,24 +30,29 @@ class Entry:
     headers: tuple[tuple[str, bytes], ...] = ()
     is_marker: bool = False
     is_visible: bool = True  # False while its transaction is open, and for ever once it is aborted
-    is_open: bool = False  # its transaction is open
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A group token: who, in which generation; two processes that call themselves alike differ in `incarnation`."""
+
+    group: str
+    member: str
+    generation: int
+    incarnation: int = 1
 
 
 @dataclass(slots=True)
 class Transaction:
     """What one transactional id has under way."""
 
+    transactional_id: str
+    began_ms: int
     entries: list[Entry] = field(default_factory=list)
-    places: list[Place] = field(default_factory=list)  # touched, in order
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """A group token: who, in which generation."""
-
-    group: str
-    member: str
-    generation: int
+    places: dict[Place, int] = field(default_factory=dict)  # touched -> the first offset there
+    offsets: dict[Place, CommittedOffset] = field(default_factory=dict)  # pending until it ends
+    membership: Membership | None = None  # whose offsets they are
+    owned: frozenset[int] = frozenset()  # what that member owned when the coordinator took them
 
 
 @dataclass(slots=True)
@@ -55,23 +62,29 @@ class Group:
     generation: int = 0
     assignment: dict[str, frozenset[int]] = field(default_factory=dict)
     committed: dict[Place, CommittedOffset] = field(default_factory=dict)
+    incarnations: dict[str, int] = field(default_factory=dict)  # how often a member of this name has come
+    seen: dict[str, int] = field(default_factory=dict)  # the generation that a member's last poll learnt of
 
 
-def _nothing(_: str) -> None:
-    """No fault."""
+def _nothing(_: object) -> None:
+    """No fault, nobody who listens."""
 
 
 class MemoryBroker:
     """Topics, groups and transactional ids of one broker."""
 
-    def __init__(self, now_ms: Callable[[], int]) -> None:
+    def __init__(self, now_ms: Callable[[], int], transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS) -> None:
         self._now_ms = now_ms
+        self._transaction_timeout_ms = transaction_timeout_ms
         self.logs: dict[Topic, list[list[Entry]]] = {}
         self._first: dict[Place, int] = {}  # offset of the first record that retention has left
         self.groups: dict[str, Group] = {}
         self._epochs: dict[str, int] = {}
-        self._open: dict[str, Transaction] = {}
+        self.open: dict[str, Transaction] = {}  # by transactional id
         self.before_effect: Callable[[str], None] = _nothing  # raises to end the process at that point
+        self.on_commit: Callable[[Transaction], None] = _nothing  # hears of every transaction that was committed
+        self.on_wait: Callable[[int], None] = _nothing  # lets so many milliseconds pass for a client that waits
+        self.is_losing = False  # the next record sent expires on its way
 
     # --- topics ------------------------------------------------------------------------------
 
@@ -95,8 +108,8 @@ class MemoryBroker:
 
     def stable_end(self, topic: Topic, partition: int) -> int:
         """The offset after the last stable record: where the first open transaction begins."""
-        log = self.logs[topic][partition]
-        return next((offset for offset, entry in enumerate(log) if entry.is_open), len(log))
+        end, place = len(self.logs[topic][partition]), (topic, partition)
+        return min((transaction.places.get(place, end) for transaction in self.open.values()), default=end)
 
     def committed_records(self, topic: Topic) -> list[tuple[int, int, Entry]]:
         """(partition, offset, entry) that a read_committed reader sees."""
@@ -113,11 +126,31 @@ class MemoryBroker:
         """The group, made where it is missing."""
         return self.groups.setdefault(name, Group())
 
+    def join(self, name: str, member: str) -> int:
+        """A process comes under a static member's name; returns its incarnation, which fences the one before."""
+        incarnations = self.group(name).incarnations
+        incarnations[member] = incarnations.get(member, 0) + 1
+        return incarnations[member]
+
     def rebalance(self, name: str, assignment: Mapping[str, frozenset[int]]) -> None:
         """Begin a new generation with this assignment."""
         group = self.group(name)
         group.generation += 1
         group.assignment = dict(assignment)
+
+    def check_incarnation(self, membership: Membership) -> None:
+        """Refuse a process whose name another has taken."""
+        if self.group(membership.group).incarnations.get(membership.member, 1) != membership.incarnation:
+            raise FencedError(f"kafka.instance {membership.member!r} is used twice")
+
+    def committed(self, name: str, place: Place) -> CommittedOffset | None:
+        """What the group has committed; waits for a transaction that is about to commit another offset there."""
+        for transaction in list(self.open.values()):
+            if place in transaction.offsets:
+                self.on_wait(transaction.began_ms + self._transaction_timeout_ms - self._now_ms())
+                if self.open.get(transaction.transactional_id) is transaction:
+                    raise DeliveryError(f"the offset of {place} is part of a transaction that does not end")
+        return self.group(name).committed.get(place)
 
     # --- transactions ------------------------------------------------------------------------
 
@@ -127,43 +160,23 @@ class MemoryBroker:
         self._epochs[transactional_id] = self._epochs.get(transactional_id, -1) + 1
         return self._epochs[transactional_id]
 
-    def transact(
-        self,
-        transactional_id: str,
-        epoch: int,
-        records: list[OutputRecord],
-        offsets: Mapping[Place, CommittedOffset],
-        membership: Membership | None,
-    ) -> None:
-        """One whole transaction, with an effect before each of its steps."""
-        for (_, partition), found in offsets.items():
-            if len(found.metadata.encode()) > MAX_METADATA_BYTES:
-                raise DeliveryError(
-                    f"commit metadata of more than {MAX_METADATA_BYTES} bytes for partition {partition}"
-                )
-        self._end(transactional_id, is_committed=False)  # of an attempt that was aborted
-        self._check_epoch(transactional_id, epoch)
-        transaction = self._open[transactional_id] = Transaction()
-        for record in records:
-            self.before_effect("append")
-            self._check_epoch(transactional_id, epoch)
-            try:
-                self._append(transaction, record)
-            except DeliveryError:
-                self._end(transactional_id, is_committed=False)
-                raise
-        self.before_effect("offsets")
-        if membership is not None and offsets:
-            self._check_membership(transactional_id, membership)
-        self.before_effect("commit")
-        self._check_epoch(transactional_id, epoch)
-        # The coordinator takes offsets and markers as one decision.
-        self._end(transactional_id, is_committed=True)
-        if membership is not None:
-            self.group(membership.group).committed.update(offsets)
-        self.before_effect("committed")
+    def begin(self, transactional_id: str, epoch: int) -> None:
+        """Open a transaction.
 
-    def _append(self, transaction: Transaction, record: OutputRecord) -> None:
+        Raises:
+            FencedError: The id has been taken by another producer, or a transaction of it has timed out.
+        """
+        self._check_epoch(transactional_id, epoch)
+        self._end(transactional_id, is_committed=False)  # a client would have aborted it first
+        self.open[transactional_id] = Transaction(transactional_id, self._now_ms())
+
+    def send(self, transactional_id: str, epoch: int, record: OutputRecord) -> bool:
+        """Append a record to the open transaction; False where it expired on its way, which fails its future alone."""
+        self.before_effect("append")
+        self._check_epoch(transactional_id, epoch)
+        if self.is_losing:
+            self.is_losing = False
+            return False
         if record.topic not in self.logs:
             raise DeliveryError(f"there is no topic {record.topic}")
         size = len(record.key or b"") + len(record.value or b"")
@@ -175,30 +188,68 @@ class MemoryBroker:
             partition = sum(record.key or b"") % len(logs)
         if partition >= len(logs):
             raise DeliveryError(f"topic {record.topic} has no partition {partition}")
-        entry = Entry(record.key, record.value, self._now_ms(), record.headers, is_visible=False, is_open=True)
-        logs[partition].append(entry)
+        entry = Entry(record.key, record.value, self._now_ms(), record.headers, is_visible=False)
+        transaction = self.open[transactional_id]
+        transaction.places.setdefault((record.topic, partition), len(logs[partition]))
         transaction.entries.append(entry)
-        if (record.topic, partition) not in transaction.places:
-            transaction.places.append((record.topic, partition))
+        logs[partition].append(entry)
+        return True
+
+    def add_offsets(
+        self,
+        transactional_id: str,
+        epoch: int,
+        offsets: Mapping[Place, CommittedOffset],
+        membership: Membership,
+    ) -> None:
+        """Make offsets part of the open transaction; only a member of the present generation may.
+
+        Raises:
+            StaleGroupError: The group has rebalanced.
+            FencedError: Another process has taken the member's name, or the producer's.
+        """
+        self.before_effect("offsets")
+        self._check_epoch(transactional_id, epoch)
+        group = self.group(membership.group)
+        self.check_incarnation(membership)
+        if group.generation != membership.generation or membership.member not in group.assignment:
+            raise StaleGroupError("the group has rebalanced")
+        transaction = self.open[transactional_id]
+        transaction.offsets.update(offsets)
+        transaction.membership, transaction.owned = membership, group.assignment[membership.member]
+
+    def end(self, transactional_id: str, epoch: int, *, is_committed: bool) -> None:
+        """Commit or abort what is open: offsets and markers are one decision of the coordinator's."""
+        self._check_epoch(transactional_id, epoch)
+        self._end(transactional_id, is_committed=is_committed)
+
+    def abort_expired(self) -> None:
+        """Abort what has been open too long, and fence whoever left it so."""
+        for transaction in list(self.open.values()):
+            if self._now_ms() - transaction.began_ms >= self._transaction_timeout_ms:
+                self.init_transactions(transaction.transactional_id)
 
     def _end(self, transactional_id: str, *, is_committed: bool) -> None:
-        transaction = self._open.pop(transactional_id, None)
+        transaction = self.open.pop(transactional_id, None)
         if transaction is None:
             return
         for entry in transaction.entries:
-            entry.is_open = False
             entry.is_visible = is_committed
         for topic, partition in transaction.places:
             self.logs[topic][partition].append(Entry(None, None, self._now_ms(), is_marker=True))
+        if is_committed:
+            if transaction.membership is not None:
+                self.group(transaction.membership.group).committed.update(transaction.offsets)
+            self.on_commit(transaction)
+
+    def epoch(self, transactional_id: str) -> int:
+        """The present epoch of an id."""
+        return self._epochs[transactional_id]
+
+    def is_current(self, transactional_id: str, epoch: int) -> bool:
+        """Whether nobody has taken the id since `epoch` began."""
+        return self._epochs[transactional_id] == epoch
 
     def _check_epoch(self, transactional_id: str, epoch: int) -> None:
-        if self._epochs[transactional_id] != epoch:
-            raise FencedError(f"another producer uses {transactional_id!r}")
-
-    def _check_membership(self, transactional_id: str, membership: Membership) -> None:
-        if self.group(membership.group).generation != membership.generation:
-            self._end(transactional_id, is_committed=False)
-            raise StaleGroupError("the group has rebalanced")
-
-
-AMBIGUOUS: Final = AmbiguousCommitError("the coordinator did not answer in time")
+        if not self.is_current(transactional_id, epoch):
+            raise FencedError(f"another producer uses {transactional_id!r}, or a transaction of it timed out")

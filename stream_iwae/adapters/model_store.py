@@ -17,7 +17,7 @@ from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_state import read_compacted
 from stream_iwae.errors import ArtefactError
-from stream_iwae.ports import Clock, ModelAnnouncement, OutputRecord, OutputSink
+from stream_iwae.ports import Clock, Fence, ModelAnnouncement, OutputRecord, OutputSink
 
 POINTER: Final = "current"
 CHUNK_BYTES: Final = 524_288
@@ -100,8 +100,8 @@ class KafkaModelStore:
         pointer = read_pointer(self._values[POINTER.encode()])
         return pointer.check(_joined(self._values, pointer.version))
 
-    def publish(self, version: str, blob: bytes, announced_ms: int) -> None:
-        """Chunks, pointer and tombstones of old versions in one transaction."""
+    def publish(self, version: str, blob: bytes, announced_ms: int, fence: Fence | None = None) -> None:
+        """Chunks, pointer and tombstones of old versions in one transaction, with the membership that fences it."""
         if self._sink is None:
             raise ArtefactError("this store was opened to read models, not to publish them")
         stored = self._all()
@@ -114,7 +114,10 @@ class KafkaModelStore:
         ]
         pointer = msgspec.json.encode(pointer_to(version, blob, announced_ms))
         records.append(OutputRecord(self._topic, POINTER.encode(), pointer, 0))
-        self._sink.commit(records, {}, "", None)  # no offsets, so no group
+        if fence is None:
+            self._sink.commit(records, {}, "", None)  # no offsets, so no group
+        else:
+            self._sink.commit(records, fence.offsets, fence.topic, fence.group)
 
     def versions(self) -> list[str]:
         """The versions stored, oldest first."""
@@ -179,8 +182,8 @@ class DirectoryModelStore:
         pointer = read_pointer(value)
         return pointer.check(self.load(pointer.version))
 
-    def publish(self, version: str, blob: bytes, announced_ms: int) -> None:
-        """Write the artefact, then the pointer."""
+    def publish(self, version: str, blob: bytes, announced_ms: int, fence: Fence | None = None) -> None:  # noqa: ARG002
+        """Write the artefact, then the pointer; a directory knows no group, so it fences nobody."""
         self._replace(f"{version}.siwae", blob)
         self._replace(f"{POINTER}.json", msgspec.json.encode(pointer_to(version, blob, announced_ms)))
         for old in self._files()[:-KEPT_VERSIONS]:

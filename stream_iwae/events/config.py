@@ -78,7 +78,7 @@ class EventsConfig(_Section):
     skip: tuple[Skip, ...] = ()
     envelope: str | None = Field(None, description="Key under which the event, or a list of them, is wrapped")
     keyed_by_entity: bool = Field(False, description="All events of an entity are in one partition")
-    rekey: bool = Field(False, description="Reserved: write events to a topic keyed by entity first")
+    rekey: bool = Field(False, description="Write events to a topic keyed by entity first; see section `rekey`")
     max_clock_skew: Milliseconds = Field(600_000, description="How far ahead of its record an event may be")
     max_record: Bytes = Field(1_048_576, description="Longer records are rejected unread")
 

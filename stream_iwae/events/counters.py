@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import polars as pl
@@ -69,7 +70,7 @@ class CounterTracker:
         changed = frame.with_columns(
             pl.Series(name, column, dtype=pl.Float64) for name, column in zip(self._fields, columns, strict=True)
         )
-        return EventBatch(events.partition, changed.filter(pl.Series(is_kept, dtype=pl.Boolean))), skipped
+        return replace(events, frame=changed.filter(pl.Series(is_kept, dtype=pl.Boolean))), skipped
 
     def settle(self, offset: int) -> None:
         """Move everything learnt from records below `offset` into the state that is persisted."""

@@ -16,3 +16,4 @@ class RejectReason(StrEnum):
     NO_ENTITY = "no_entity"  # a field of the entity is missing
     MISSING_FIELD = "missing_field"  # a field that is not optional is missing
     BAD_FIELD = "bad_field"  # a number that is none, not finite, or a structure where a value belongs
+    BAD_BATCH = "bad_batch"  # on the re-keyed topic: no batch of the re-keyer's, or a damaged one

@@ -20,7 +20,8 @@ _KIND_OF_AGGREGATE: Final = {
     "entropy": Kind.GAUGE,
 }
 _WITHOUT_PROFILE: Final = frozenset({Kind.CATEGORY, Kind.CYCLIC})
-_PROFILE_SUFFIX: Final = "_vs_own"
+_WITH_RECENT: Final = frozenset({Kind.GAUGE, Kind.RATIO, Kind.NUMBER})
+_PROFILE_SUFFIX, _RECENT_SUFFIX = "_vs_own", "_vs_recent"
 _TIMES, _SPREADS = "times its usual limit", "spreads beyond its usual limit"  # units, as alerts show them
 
 
@@ -40,8 +41,9 @@ class FeatureConfig(BaseModel):
     time: Literal["hour_of_day", "day_of_week"] | None = Field(None, description="Phase of the window's start, UTC")
     kind: Kind | None = Field(None, description="Picks transform and likelihood; by default from the aggregate")
     unit: str = ""
-    output: bool = Field(True, description="False: only an operand of ratios, or of its profile")
+    output: bool = Field(True, description="False: only an operand of ratios, or of its own past")
     profile: bool = Field(False, description="Adds `<name>_vs_own`: how far it lies beyond the entity's usual range")
+    recent: bool = Field(False, description="Of a gauge: adds `<name>_vs_recent`, its step from the last windows' mean")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -52,6 +54,9 @@ class FeatureConfig(BaseModel):
         self.as_aggregate()
         if self.profile and (self.time is not None or self.kind in _WITHOUT_PROFILE):
             raise ValueError(f"feature {self.name!r}: only a number has a usual range, so profile does not go here")
+        if self.recent and self.resolved_kind() not in _WITH_RECENT:
+            kind = self.resolved_kind().value
+            raise ValueError(f"feature {self.name!r}: recent is for a gauge or a ratio, this is a {kind}; try profile")
         return self
 
     def as_aggregate(self) -> AggregateConfig | None:
@@ -65,7 +70,8 @@ class FeatureConfig(BaseModel):
 
     def derived_names(self) -> tuple[str, ...]:
         """The names of further features that come of this one."""
-        return (self.name + _PROFILE_SUFFIX,) if self.profile else ()
+        wanted = {_PROFILE_SUFFIX: self.profile, _RECENT_SUFFIX: self.recent}
+        return tuple(self.name + suffix for suffix, is_wanted in wanted.items() if is_wanted)
 
     def resolved_kind(self, *, is_text: bool = False) -> Kind:
         """The kind given, or the one that the source suggests."""
@@ -98,7 +104,7 @@ class FeaturesConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         features = self.features
-        if not any(feature.output or feature.profile for feature in features):
+        if not any(feature.output or feature.profile or feature.recent for feature in features):
             raise ValueError("need at least one feature, or a preset")
         names = [name for feature in features for name in (feature.name, *feature.derived_names())]
         repeated = {name for name in names if names.count(name) > 1}
@@ -150,10 +156,23 @@ def schema(config: FeaturesConfig, field_types: Mapping[str, str]) -> FeatureSch
     kinds = [feature.resolved_kind(is_text=_is_text(feature, field_types)) for feature in given]
     profiled = profiled_features(config)
     is_log = [kind in LOGARITHMIC for kind in profile_kinds(config)]
+    recent = recent_features(config)
     return FeatureSchema(
-        (*(feature.name for feature in given), *(name for feature in profiled for name in feature.derived_names())),
-        (*kinds, *(Kind.MAGNITUDE if logged else Kind.GAUGE for logged in is_log)),
-        (*(feature.unit for feature in given), *(_TIMES if logged else _SPREADS for logged in is_log)),
+        (
+            *(feature.name for feature in given),
+            *(feature.name + _PROFILE_SUFFIX for feature in profiled),
+            *(feature.name + _RECENT_SUFFIX for feature in recent),
+        ),
+        (
+            *kinds,
+            *(Kind.MAGNITUDE if logged else Kind.GAUGE for logged in is_log),
+            *(Kind.NUMBER if feature.resolved_kind() is Kind.NUMBER else Kind.GAUGE for feature in recent),
+        ),
+        (
+            *(feature.unit for feature in given),
+            *(_TIMES if logged else _SPREADS for logged in is_log),
+            *(feature.unit for feature in recent),
+        ),
     )
 
 
@@ -165,6 +184,11 @@ def profiled_features(config: FeaturesConfig) -> tuple[FeatureConfig, ...]:
 def profile_kinds(config: FeaturesConfig) -> tuple[Kind, ...]:
     """What those features are."""
     return tuple(feature.resolved_kind() for feature in profiled_features(config))
+
+
+def recent_features(config: FeaturesConfig) -> tuple[FeatureConfig, ...]:
+    """The features that are compared with the entity's last windows, in order."""
+    return tuple(feature for feature in config.features if feature.recent)
 
 
 def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None:
@@ -187,9 +211,11 @@ def check_fields(config: FeaturesConfig, field_types: Mapping[str, str]) -> None
                 key, shown, f"{where.field!r} is a {field_types[where.field]}; compare it with one"
             )
     for feature in config.features:
-        if feature.profile and _is_text(feature, field_types) and (feature.per_event or feature.aggregate == "last"):
+        is_one_text = _is_text(feature, field_types) and (feature.per_event or feature.aggregate == "last")
+        if is_one_text and (feature.profile or feature.recent):
             remedy = "only a number has a usual range; this field is text"
-            raise ConfigurationError(f"features.{feature.name}.profile", True, remedy)
+            key = "profile" if feature.profile else "recent"
+            raise ConfigurationError(f"features.{feature.name}.{key}", True, remedy)
         kind, is_text = feature.resolved_kind(is_text=_is_text(feature, field_types)), _is_text(feature, field_types)
         is_value = feature.per_event is not None or feature.aggregate == "last"
         if (kind is Kind.CATEGORY and not is_value) or (kind is not Kind.CATEGORY and is_value and is_text):

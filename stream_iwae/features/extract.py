@@ -9,34 +9,44 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stream_iwae.batches import FeatureBatch, FeatureSchema, Kind, WindowBatch
-from stream_iwae.features.config import FeatureConfig, FeaturesConfig, profile_kinds, profiled_features, schema
+from stream_iwae.features.config import (
+    FeatureConfig,
+    FeaturesConfig,
+    profile_kinds,
+    profiled_features,
+    recent_features,
+    schema,
+)
 from stream_iwae.features.profiles import Profiles
+from stream_iwae.features.recent import Recent
 
 _PERIOD_MS: Final = {"hour_of_day": 86_400_000, "day_of_week": 604_800_000}
 _MONDAY_MS: Final = 4 * 86_400_000  # 1970-01-05 was the first Monday
 
 
 class FeatureExtractor:
-    """Derives the features that reach the model: those of the configuration in its order, then what profiles add."""
+    """Derives the features that reach the model: those of the configuration in its order, then what the past adds."""
 
     def __init__(self, config: FeaturesConfig, field_types: Mapping[str, str]) -> None:
         self.schema: FeatureSchema = schema(config, field_types)
         self._features = [feature for feature in config.features if feature.output]
         self._profiled = profiled_features(config)
         self.profiles = Profiles(profile_kinds(config), config.profile_windows, config.profile_entities)
+        self._with_recent = recent_features(config)
+        self.recent = Recent(len(self._with_recent), config.profile_entities)
 
     def extract(self, windows: WindowBatch) -> FeatureBatch:
-        """One row of D values a window; profiles learn from the windows, each once, in the order of their waves."""
+        """One row of D values a window; pasts learn from the windows, each once, in the order of their waves."""
         frame = windows.frame
         if not len(windows):
             return FeatureBatch.empty(self.schema)
         labels: dict[int, str] = {}
         columns = [
             self._column(feature, kind, frame, labels)
-            for feature, kind in zip(self._features, self.schema.kinds, strict=False)  # those of profiles come last
+            for feature, kind in zip(self._features, self.schema.kinds, strict=False)  # those of the past come last
         ]
         entities = frame["entity"].to_list()
-        values = np.stack([*columns, *self._beyond(frame, entities).T], axis=1)
+        values = np.stack([*columns, *self._beyond(frame, entities).T, *self._steps(frame, entities).T], axis=1)
         return FeatureBatch(
             schema=self.schema,
             values=np.where(np.isfinite(values), values, np.nan),
@@ -63,6 +73,18 @@ class FeatureExtractor:
             beyond[wave] = profiles.beyond(usual, places[wave])
             profiles.learn(entities[wave], places[wave], usual)
         return beyond
+
+    def _steps(self, frame: pl.DataFrame, entities: Sequence[str]) -> NDArray[np.float64]:
+        """How far each window is from its entity's last ones, (N, R): by those before, which it then joins."""
+        if not self._with_recent:
+            return np.empty((frame.height, 0))
+        raw = np.stack([self._column(feature, Kind.GAUGE, frame, {}) for feature in self._with_recent], axis=1)
+        raw = np.where(np.isfinite(raw), raw, np.nan)
+        steps = np.empty_like(raw)
+        for wave in _waves(frame):
+            steps[wave] = self.recent.differences(entities[wave], raw[wave])
+            self.recent.learn(entities[wave], raw[wave])
+        return steps
 
     def _column(
         self, feature: FeatureConfig, kind: Kind, frame: pl.DataFrame, labels: dict[int, str]

@@ -25,6 +25,7 @@ MIN_ROWS: Final = 64
 MOST_HELD_OUT: Final = 10_000  # more rows say no more about a 90 % quantile
 MIN_PARTED: Final = 256  # fewer rows are too few to hold some of them out
 HELD_OUT_SHARE: Final = 0.2  # of the rows, to tell what surprises each channel
+REFERENCE_SHARE: Final = 0.9  # of rows that nobody vouches for: those that the network finds most ordinary
 MOST_EPOCHS: Final = 75  # of a first training: few rows would be learnt by heart
 FEWEST_STEPS: Final = 150
 FINAL_RATE: Final = 0.05  # of the cosine decay
@@ -62,6 +63,7 @@ def train(
     seed: int,
     on_step: Callable[[], None] = lambda: None,
     sampled_by_cell: bool = True,
+    is_trusted: bool = False,
 ) -> Model:
     """Train from nothing on (N, D) raw values.
 
@@ -72,6 +74,7 @@ def train(
         seed: Of weights, batches and noise; the same rows and seed give the same model.
         on_step: Called after each step; raise from it to stop.
         sampled_by_cell: Draw rows so that rare kinds of normal are not drowned by frequent ones.
+        is_trusted: Every row is known to be ordinary.
 
     Raises:
         ValueError: There are fewer than MIN_ROWS rows.
@@ -99,7 +102,7 @@ def train(
         noise_seed=seed,
         labels=dict(features.labels),
     )
-    return finished(model, values, seed)
+    return finished(model, values, seed, is_trusted=is_trusted)
 
 
 def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = lambda: None) -> Model:
@@ -124,14 +127,17 @@ def tune(model: Model, values: Values, seed: int, on_step: Callable[[], None] = 
     return finished(replace(model, weights=_weights_of(network), extra={}), values, seed)
 
 
-def finished(model: Model, values: Values, seed: int) -> Model:
+def finished(model: Model, values: Values, seed: int, *, is_trusted: bool = False) -> Model:
     """Add what explanations compare with, and what a combined score needs."""
     bare = with_contributions(replace(model, channels=None), values)
-    return with_channels(bare, values, seed) if model.settings.score == "combined" else bare
+    return with_channels(bare, values, seed, is_trusted=is_trusted) if model.settings.score == "combined" else bare
 
 
-def with_channels(model: Model, values: Values, seed: int) -> Model:
+def with_channels(model: Model, values: Values, seed: int, *, is_trusted: bool = False) -> Model:
     """Put reference rows beside the network; a fifth of the (N, D) rows is no reference and tells what surprises.
+
+    Unless the rows are trusted, the tenth that the network likes least is no reference either: a group of attacks
+    alike that the network finds odd would make itself ordinary.
 
     Raises:
         ValueError: There are too few rows, or none can be scored.
@@ -141,10 +147,13 @@ def with_channels(model: Model, values: Values, seed: int) -> Model:
     is_reference = ~is_held_out
     if len(values) < MIN_PARTED:
         is_held_out[:] = is_reference[:] = True
-    transform, held_out = model.transform, values[is_held_out][:MOST_HELD_OUT]
+    bounds = Scorer(replace(model, channels=None)).score(values).bounds
+    if not is_trusted and np.isfinite(bounds).any():
+        is_reference &= bounds <= np.nanquantile(bounds, REFERENCE_SHARE)
+    transform, bounds = model.transform, bounds[is_held_out][:MOST_HELD_OUT]
     neighbours = Neighbours.fit(transform.points(transform.encode(values[is_reference])), rng)
+    held_out = values[is_held_out][:MOST_HELD_OUT]
     distances = neighbours.score(transform.points(transform.encode(held_out))).numpy()
-    bounds = Scorer(replace(model, channels=None)).score(held_out).bounds
     return replace(model, channels=Channels(neighbours, Surprise.fit(bounds), Surprise.fit(distances)))
 
 

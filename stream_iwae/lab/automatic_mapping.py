@@ -54,14 +54,18 @@ def choose_columns(frame: pl.DataFrame) -> tuple[list[Column], list[str]]:
     return columns, notes
 
 
-def automatic_mapping(columns: Sequence[Column]) -> RowMapping:
-    """Each row a window of one record, with time `ts`, entity `of`, and the columns as c0, c1, ... in the records."""
+def automatic_mapping(columns: Sequence[Column], *, is_sampled: bool = False) -> RowMapping:
+    """Each row a window of one record, with time `ts`, entity `of`, and the columns as c0, c1, ... in the records.
+
+    Of a thing sampled at regular times gauges and ratios are compared with its last rows as well.
+    """
     fields: dict[str, Any] = {"of": {"path": "of", "type": "text"}}
     features: list[dict[str, Any]] = []
     names = safe_names(column.source for column in columns)
     for i, (column, name) in enumerate(zip(columns, names, strict=True)):
         fields[f"c{i}"] = {"path": f"c{i}", "type": "text" if column.is_text else "number"}
-        features.append({"name": name, "per_event": f"c{i}", "kind": column.kind.value})
+        is_recent = is_sampled and column.kind in (Kind.GAUGE, Kind.RATIO) and f"{name}_vs_recent" not in names
+        features.append({"name": name, "per_event": f"c{i}", "kind": column.kind.value, "recent": is_recent})
     events = {"time": [{"field": "ts", "format": "epoch_ms"}], "entity": ["of"], "fields": fields}
     return RowMapping(
         EventsConfig.model_validate(events),

@@ -27,7 +27,8 @@ from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.rows import Rows
 from stream_iwae.learning.served import Memory, Served
 from stream_iwae.learning.tuner import IwaeMethod
-from stream_iwae.pipeline import ServingModel, hash_entities, hash_rows
+from stream_iwae.pipeline import ServingModel
+from stream_iwae.row_ids import hash_entities, hash_rows
 from stream_iwae.serving import load_serving_model
 
 Tick = Callable[[], None]

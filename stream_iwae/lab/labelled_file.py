@@ -20,7 +20,7 @@ from stream_iwae.lab.automatic_mapping import automatic_mapping, choose_columns
 from stream_iwae.lab.label_column import read_labels
 from stream_iwae.lab.labelled_rows import LabelledRows, Mask, RowMaker, RowMapping
 from stream_iwae.lab.table_file import find_column, read_table
-from stream_iwae.lab.time_column import TIME_NAMES, read_times
+from stream_iwae.lab.time_column import TIME_NAMES, is_sampled, read_times
 from stream_iwae.lab.timeline import SECOND_MS
 from stream_iwae.windows.config import WindowsConfig
 
@@ -87,6 +87,10 @@ def load_file(path: Path, options: FileOptions) -> LabelledRows:
     columns, left_out = choose_columns(frame)
     if not columns:
         raise ConfigurationError("--dataset", str(path), "no column is left to learn from: " + "; ".join(left_out))
+    mapping = automatic_mapping(columns, is_sampled=times is not None and is_sampled(times, entities))
+    n_recent = sum(feature.recent for feature in mapping.features.features)
+    if n_recent:
+        notes.append(f"rows are sampled at regular times: {n_recent} numbers are compared with the rows before, too")
     kinds = [column.kind.value for column in columns]
     described = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
     notes += [f"{len(columns)} features: {described}", *left_out, *told]
@@ -96,7 +100,7 @@ def load_file(path: Path, options: FileOptions) -> LabelledRows:
     ).with_columns(
         ts=_FIRST_MS + SECOND_MS * np.arange(frame.height) if times is None else pl.Series(times), of=entities
     )
-    return _made(path.name, sent, is_anomaly, automatic_mapping(columns), notes, has_time=times is not None)
+    return _made(path.name, sent, is_anomaly, mapping, notes, has_time=times is not None)
 
 
 def read_mapping(path: Path) -> RowMapping:

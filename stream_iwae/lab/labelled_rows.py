@@ -200,7 +200,7 @@ def _holds_any(features: FeatureBatch, attacks: pl.DataFrame) -> Mask:
 def load(name: str, data_dir: Path) -> LabelledRows:
     """Read a data set as windows of one record each; sets without labels are all ordinary.
 
-    KDD Cup 1999 and NSL-KDD have no time, SMD has a row a minute.
+    KDD Cup 1999 and NSL-KDD have no time. SMD has a row a minute, and is compared with the rows before as well.
 
     Raises:
         ConfigurationError: There is no data set of this name.
@@ -210,7 +210,8 @@ def load(name: str, data_dir: Path) -> LabelledRows:
     columns = datasets.KDD_COLUMNS if is_kdd else datasets.SMD_COLUMNS
     categories = frozenset(datasets.KDD_CATEGORIES if is_kdd else ())
     events = record_events(datasets.entity_field(name), columns, categories)
-    listed = [{"name": column, "per_event": column} | ({} if is_kdd else {"kind": "gauge"}) for column in columns]
+    shape: dict[str, Any] = {} if is_kdd else {"kind": "gauge", "recent": True}
+    listed = [{"name": column, "per_event": column, **shape} for column in columns]
     features = FeaturesConfig.model_validate({"list": listed})
     maker = RowMaker(RowMapping(events, WindowsConfig(kind="record"), features))
     labels: Iterable[str | None] | None = None if name.endswith("-train") else datasets.labels(name, data_dir)

@@ -66,13 +66,13 @@ class Encoder:
         return np.column_stack(columns)
 
     def _floors(self, low: Values, high: Values) -> Values:
-        """Least scale of each number, (C,): columns that all lie in [0, 1] share a unit, and so a floor."""
+        """Least scale of each number, (C,): columns that all lie in [-1, 1] share a unit, and so a floor."""
         is_logged = np.array([kind in _LOGGED for kind in self._kinds if kind is not Kind.CATEGORY], dtype=np.bool_)
         is_known = ~is_logged & (high >= low)
         if not is_known.any():
             return np.full(len(low), _FLOOR)
         spread = np.where(is_known, high - np.where(is_known, low, 0.0), 0.0)
-        if low[is_known].min() >= 0 and high[is_known].max() <= 1:
+        if low[is_known].min() >= -1 and high[is_known].max() <= 1:
             spread = np.full(len(low), spread.max())
         return np.where(is_logged | (spread <= 0), _FLOOR, _FLOOR * spread)
 

@@ -17,7 +17,6 @@ from stream_iwae.errors import StreamIwaeError
 _POLL_S: Final = 0.25
 _STOP_S: Final = 30.0
 _TAIL_LINES: Final = 15
-_LISTENS: Final = re.compile(r'"component": "service", "event": "http listens".*"port": (\d+)')
 
 Status = dict[str, Any]
 
@@ -29,11 +28,14 @@ class ServiceError(StreamIwaeError):
 class ServiceProcess:
     """`stream-iwae run` on a configuration; its port is read from its log."""
 
+    command = "run"
+    component = "service"
+
     def __init__(self, config: Path, log: Path, *options: str) -> None:
         self._log = log
         self._port: int | None = None
         with log.open("wb") as file:
-            command = [sys.executable, "-m", "stream_iwae", "run", "--config", str(config), *options]
+            command = [sys.executable, "-m", "stream_iwae", self.command, "--config", str(config), *options]
             # A session of its own: Ctrl-C reaches the demo, which stops the service in order.
             self._process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
 
@@ -66,12 +68,13 @@ class ServiceProcess:
     def port(self) -> int | None:
         """Of /status and /metrics; None until it listens."""
         if self._port is None:
-            found = _LISTENS.search(self._log.read_text(encoding="utf-8", errors="replace"))
+            listens = rf'"component": "{self.component}", "event": "http listens".*"port": (\d+)'
+            found = re.search(listens, self._log.read_text(encoding="utf-8", errors="replace"))
             self._port = int(found[1]) if found else None
         return self._port
 
     def status(self) -> Status:
-        """The section `service` of /status; empty before the first turn of its loop."""
+        """The section of /status that the process fills; empty before the first turn of its loop."""
         if self.port is None:
             return {}
         try:
@@ -79,7 +82,7 @@ class ServiceProcess:
                 sections: dict[str, Status] = json.load(answer)
         except (urllib.error.URLError, TimeoutError):  # still starting, or just gone: `wait_until` tells which
             return {}
-        return sections.get("service", {})
+        return sections.get(self.component, {})
 
     def wait_until(self, is_done: Callable[[Status], bool], timeout_s: float, tell: Callable[[Status], None]) -> Status:
         """Ask until `is_done`; returns that status.
@@ -102,3 +105,10 @@ class ServiceProcess:
 
     def _tail(self) -> str:
         return "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:])
+
+
+class RekeyerProcess(ServiceProcess):
+    """`stream-iwae rekey` on a configuration."""
+
+    command = "rekey"
+    component = "rekeyer"

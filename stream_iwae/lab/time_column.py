@@ -21,6 +21,7 @@ _FORMATS: Final = (
 _DATES: Final = ("%Y-%m-%d", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y")
 _SAMPLE: Final = 2_000
 _ENOUGH: Final = 0.95
+_REGULAR: Final = 0.8  # of the steps, where things are sampled: some readings are missing or late
 _UNITS: Final = ((1e17, 1e-6), (1e14, 1e-3), (1e11, 1.0))  # numbers above are ns, us, ms; the others seconds
 
 
@@ -42,6 +43,28 @@ def read_times(column: pl.Series) -> NDArray[np.int64] | None:
         return None
     times: NDArray[np.int64] = found.fill_null(strategy="forward").fill_null(strategy="backward").to_numpy()
     return times
+
+
+def is_sampled(times: NDArray[np.int64], entities: pl.Series) -> bool:
+    """Whether rows are readings at regular times, an entity's own each: most steps of time are the commonest one.
+
+    Connections and log lines are not: they come when they come.
+
+    Args:
+        times: In milliseconds, ascending, (N,).
+        entities: Whose each row is, N.
+
+    >>> is_sampled(np.arange(5) * 60_000, pl.Series(["a"] * 5))
+    True
+    >>> is_sampled(np.array([0, 0, 0, 1_000, 1_000]), pl.Series(["a"] * 5))
+    False
+    """
+    steps = pl.DataFrame({"of": entities, "ms": times}).select(pl.col("ms").diff().over("of")).to_series().drop_nulls()
+    if not len(steps):
+        return False
+    values, counts = np.unique(steps.to_numpy(), return_counts=True)
+    commonest = int(np.argmax(counts))
+    return bool(values[commonest] > 0 and counts[commonest] >= _REGULAR * len(steps))
 
 
 def _of_numbers(column: pl.Series) -> pl.Series:

@@ -86,7 +86,7 @@ class IwaeMethod:
         schema = self._schema
         features = Features(schema.names, tuple(str(kind) for kind in schema.kinds), schema.digest, labels)
         if self._is_warmup_trusted:
-            return IwaeWeights.of(train(rows.values, features, self._settings, seed, on_step=tick))
+            return IwaeWeights.of(train(rows.values, features, self._settings, seed, on_step=tick, is_trusted=True))
         values = rows.values[self._core(rows.values, features, seed, tick)]
         return IwaeWeights.of(self._unspoilt(values, features, seed, tick))
 
@@ -105,7 +105,7 @@ class IwaeMethod:
             return model
         scores = scorer.score(values, on_chunk=tick).bounds
         kept = values[scores <= np.nanquantile(scores, KEPT)]
-        return finished(replace(trimmed, settings=replace(bare, score=settings.score)), kept, seed)
+        return finished(replace(trimmed, settings=replace(bare, score=settings.score)), kept, seed, is_trusted=True)
 
     def _core(self, values: NDArray[np.float64], features: Features, seed: int, tick: Tick) -> NDArray[np.bool_]:
         """Rows to learn from, (N,): all, unless a second population is too large to be a tail."""

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from stream_iwae.batches import MOVES, OTHER_ENTITY, EventBatch, WindowBatch
+from stream_iwae.batches import OTHER_ENTITY, REACHED, EventBatch, WindowBatch
 from stream_iwae.state import KeyedState
 from stream_iwae.windows.aggregates import AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
@@ -72,14 +72,14 @@ class WindowOperator:
             frame = frame.with_columns(source=pl.lit("", dtype=pl.String))
         self._learn_types(frame)
         if self._config.kind == "record":
-            return Windowed(self._record_windows(frame), frame.height, 0, 0)
+            return Windowed(self._record_windows(replace(events, frame=frame)), frame.height, 0, 0)
         times = frame["timestamp_ms"].to_numpy()
         offsets = frame["offset"].to_numpy()
-        before, watermarks = self._watermarks(_moves(frame), offsets)
+        before, watermarks = self._watermarks(events, offsets)
         if self._may_fold(frame.height):
             parts = cuts_at_waves(self._wave_at(before))
             if len(parts) > 1:  # each fold is to know what the waves before it have shown
-                return self._add_in_parts(events, parts, next_offset)
+                return self._add_in_parts(events, parts, before, next_offset)
             self._known_at = int(self._wave_at(before[:1])[0])
         starts = times - times % self._config.pane
         is_late = starts + self._config.pane <= watermarks
@@ -95,6 +95,8 @@ class WindowOperator:
             n_folded += self._fill(pane, rows if len(at) == rows.height else rows[at])
         if len(times):
             self._watermark_ms = int(watermarks[-1])
+        if events.reached_ms is not None:
+            self._watermark_ms = max(self._watermark_ms, events.reached_ms - self._config.grace)
         self._watermark_ms = max(self._watermark_ms, self._jump_at(next_offset))
         self._catch_up(next_offset)
         n_late = int(np.count_nonzero(is_late))
@@ -104,11 +106,16 @@ class WindowOperator:
         limit = self._config.max_entities
         return n_rows > 0 and max((pane.n_rows for pane in self._panes.values()), default=0) + n_rows > limit
 
-    def _add_in_parts(self, events: EventBatch, parts: list[tuple[int, int]], next_offset: int) -> Windowed:
+    def _add_in_parts(
+        self, events: EventBatch, parts: list[tuple[int, int]], before: NDArray[np.int64], next_offset: int
+    ) -> Windowed:
         frame, several = events.frame, []
         for start, stop in parts:
-            after = next_offset if stop == frame.height else int(frame["offset"][stop])
-            several.append(self.add(replace(events, frame=frame[start:stop]), after))
+            after, reached_ms = next_offset, events.reached_ms
+            if stop < frame.height:
+                after = int(frame["offset"][stop])
+                reached_ms = None if reached_ms is None else int(before[stop]) + self._config.grace
+            several.append(self.add(replace(events, frame=frame[start:stop], reached_ms=reached_ms), after))
         windows = self._batch([one.windows.frame for one in several if len(one.windows)])
         return Windowed(
             windows,
@@ -136,11 +143,15 @@ class WindowOperator:
         return self._close()
 
     def _watermarks(
-        self, times: NDArray[np.int64], offsets: NDArray[np.int64]
+        self, events: EventBatch, offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The watermark just before each event, and with it, (N,) both."""
-        reached = np.maximum.accumulate(np.maximum(times - self._config.grace, self._watermark_ms))
-        before = np.concatenate([np.array([self._watermark_ms]), reached[:-1]]) if len(times) else reached
+        if events.reached_ms is None:
+            reached = np.maximum.accumulate(np.maximum(events.moves_ms - self._config.grace, self._watermark_ms))
+            before = np.concatenate([np.array([self._watermark_ms]), reached[:-1]]) if len(reached) else reached
+        else:  # re-keyed: it does not follow from the events that are here
+            before = np.maximum(events.frame[REACHED].to_numpy() - self._config.grace, self._watermark_ms)
+            reached = before
         for position, watermark_ms in self._jumps:
             jumped = np.where(offsets >= position, watermark_ms, _NEVER)
             reached, before = np.maximum(reached, jumped), np.maximum(before, jumped)
@@ -256,10 +267,11 @@ class WindowOperator:
 
     # --- rows --------------------------------------------------------------------------------
 
-    def _record_windows(self, frame: pl.DataFrame) -> WindowBatch:
+    def _record_windows(self, events: EventBatch) -> WindowBatch:
         """Each event a row, in offset order: another order would depend on where a poll cuts."""
+        frame = events.frame
         if frame.height:
-            self._watermark_ms = max(self._watermark_ms, int(_moves(frame).max()))
+            self._watermark_ms = max(self._watermark_ms, int(events.moves_ms.max()))
         rows = self._reducer.events(frame)
         time = pl.col("timestamp_ms")
         rows = rows.with_columns(
@@ -356,12 +368,6 @@ class WindowOperator:
     def presence(self) -> KeyedState[Record]:
         """Who was there in the last windows."""
         return self._presence.state
-
-
-def _moves(frame: pl.DataFrame) -> NDArray[np.int64]:
-    """Up to where each event may move the watermark: its time, but never past the time of its record."""
-    times: NDArray[np.int64] = frame[MOVES if MOVES in frame.columns else "timestamp_ms"].to_numpy()
-    return times
 
 
 def _by_pane(starts: NDArray[np.int64], is_late: NDArray[np.bool_]) -> list[tuple[int, NDArray[np.intp]]]:

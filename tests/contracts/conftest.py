@@ -77,6 +77,20 @@ class MemoryWorld:
         """Nothing is held."""
 
 
+class WatchedWorld(MemoryWorld):
+    """The same, each source behind its watchdog."""
+
+    def source(self, *given, **settings):
+        class Quiet:
+            def __getattr__(self, _):
+                return lambda *_, **__: None
+
+        from stream_iwae.adapters.stall_watchdog import StallWatchdog
+
+        open_source = super().source
+        return StallWatchdog(lambda: open_source(*given, **settings), self.clock, Quiet(), Quiet())
+
+
 class KafkaWorld:
     """The same on Apache Kafka; whatever is opened is closed in the end."""
 
@@ -201,10 +215,10 @@ class ConfluentWorld(KafkaWorld):
 WORLDS = {"kafka": KafkaWorld, "confluent": ConfluentWorld}
 
 
-@pytest.fixture(params=["memory", *(pytest.param(name, marks=pytest.mark.kafka) for name in WORLDS)])
+@pytest.fixture(params=["memory", "watched", *(pytest.param(name, marks=pytest.mark.kafka) for name in WORLDS)])
 def world(request):
-    if request.param == "memory":
-        made = MemoryWorld()
+    if request.param in {"memory", "watched"}:
+        made = MemoryWorld() if request.param == "memory" else WatchedWorld()
     else:
         if request.param == "confluent":
             pytest.importorskip("confluent_kafka", reason="the extra `fast` is not installed")

@@ -93,9 +93,9 @@ def write_config(tmp_path, kafka):
 def pin_model(artefact):
     """Put the model on the models topic of a configuration, so that no trainer is needed."""
 
-    def pin(path):
+    def pin(path, partitions=1):
         config = Config.load(path)
-        ensure_topics(config.kafka, 1)
+        ensure_topics(config.kafka, partitions)
         store = KafkaModelStore(config.kafka, SystemClock(), KafkaOutputSink(config.kafka, f"{config.kafka.group}-pin"))
         store.publish("1.0", artefact, 0)
         store.close()

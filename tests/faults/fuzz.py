@@ -197,7 +197,7 @@ def check_messages(stages, values, times, cuts):
 
 
 def _fates_alone(stages, value, at):
-    decoded = Pipeline(stages, 0)._decoder.decode(batch_of([value], [at]))
+    decoded = Pipeline(stages, 0)._intake.read(batch_of([value], [at]))
     if decoded.n_consumed != len(decoded.events) + len(decoded.rejected) + sum(decoded.skipped.values()):
         raise AssertionError(f"the fates of one message do not add up: {decoded}")
     return decoded.n_consumed

@@ -113,6 +113,38 @@ def test_a_surge_of_single_events_is_refused_by_its_key():
         check_windows(config, "record")
 
 
+def test_what_is_recent_comes_last_in_the_unit_of_the_number_itself():
+    listed = (
+        {"name": "load", "per_event": "bytes", "kind": "gauge", "unit": "%", "recent": True, "profile": True},
+        {"name": "size", "per_event": "bytes", "recent": True, "output": False},
+        {"name": "n", "aggregate": "count"},
+    )
+    found = schema(features(*listed), TYPES)
+
+    assert found.names == ("load", "n", "load_vs_own", "load_vs_recent", "size_vs_recent")
+    assert found.kinds == (Kind.GAUGE, Kind.MAGNITUDE, Kind.GAUGE, Kind.GAUGE, Kind.NUMBER)
+    assert found.units[-2:] == ("%", "")
+
+
+@pytest.mark.parametrize(
+    ("listed", "reason"),
+    [
+        ([{"name": "x", "time": "hour_of_day", "recent": True}], "recent is for a gauge or a ratio, this is a cyclic"),
+        ([{"name": "x", "aggregate": "count", "recent": True}], "this is a magnitude; try profile"),
+        (
+            [
+                {"name": "x", "per_event": "bytes", "recent": True},
+                {"name": "x_vs_recent", "per_event": "bytes"},
+            ],
+            "features repeat: x_vs_recent",
+        ),
+    ],
+)
+def test_recent_is_refused_where_it_makes_no_sense(listed, reason):
+    with pytest.raises(ValidationError, match=reason):
+        features(*listed)
+
+
 def test_an_unknown_preset_is_refused_with_those_there_are():
     with pytest.raises(ValidationError, match="no preset 'flows'; there are flows-per-source"):
         FeaturesConfig(preset="flows")
@@ -127,6 +159,7 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
         ({"aggregate": "sum", "field": "bytes", "kind": "category"}, "features.x.kind", "a category is one text"),
         ({"per_event": "service", "kind": "gauge"}, "features.x.kind", "a category is one text"),
         ({"per_event": "service", "profile": True}, "features.x.profile", "only a number has a usual range"),
+        ({"per_event": "service", "recent": True}, "features.x.recent", "only a number has a usual range"),
     ],
 )
 def test_a_feature_that_does_not_fit_the_events_is_refused_by_its_key(feature, key, reason):

@@ -149,3 +149,27 @@ def test_single_events_are_waves_of_their_own(step):
 
     assert np.array_equal(np.concatenate(found), expected, equal_nan=True)
     assert np.isfinite(expected[-1, 1])
+
+
+def an_extractor_with_recent():
+    config = FeaturesConfig.model_validate({"list": [{**a_sum("a"), "kind": "gauge", "recent": True}]})
+    return FeatureExtractor(config, {"a": "number"})
+
+
+def test_what_is_recent_is_each_entity_s_own():
+    rows = an_extractor_with_recent().extract(waves_of([*LONG[:40], ("loud", 20, 5_007.0), ("quiet", 20, 5_007.0)]))
+
+    assert rows.schema.names == ("a", "a_vs_recent")
+    assert np.isnan(rows.values[:2, 1]).all()
+    assert abs(rows.values[-2, 1]) < 8
+    assert rows.values[-1, 1] > 4_900
+
+
+@pytest.mark.parametrize(("step", "duration_ms"), [(2, 60_000), (26, 60_000), (1, 1), (7, 1)])
+def test_where_a_batch_is_cut_changes_nothing_recent(step, duration_ms):
+    whole, parts = an_extractor_with_recent(), an_extractor_with_recent()
+    expected = whole.extract(waves_of(LONG, duration_ms)).values
+    found = [parts.extract(waves_of(LONG[at : at + step], duration_ms)).values for at in range(0, len(LONG), step)]
+
+    assert np.array_equal(np.concatenate(found), expected, equal_nan=True)
+    assert parts.recent.state.snapshot() == whole.recent.state.snapshot()

@@ -17,6 +17,10 @@ RNG = np.random.default_rng(0)
         ("category", RNG.choice([0.5, 2.5], 500)),
         ("category", RNG.choice([6, 17, 1], 500)),
         ("category", RNG.choice([200, 301, 404, 500], 500)),
+        ("category", RNG.choice([200, 301, 404, 500], 500, p=[0.9, 0.05, 0.04, 0.01])),  # some names are rare
+        ("category", np.r_[np.zeros(498), 1, 1]),
+        ("magnitude", np.r_[np.zeros(480), [1] * 12, 3, 4, 6, 18, 28, 28, 30, 30]),  # rare amounts leave gaps too
+        ("magnitude", np.r_[np.zeros(480), RNG.permutation(np.arange(40))[:20]]),  # nearly always zero
         ("gauge", RNG.integers(0, 5, 500)),  # an amount: no gaps
         ("gauge", RNG.choice([0.0, 0.5, 1.0], 500)),  # whole and half: an amount
         ("gauge", np.tile([0.0, 1.0], 10)),  # too few rows to know all codes
@@ -45,6 +49,13 @@ def test_small_amounts_are_counted_in_a_unit_of_their_own():
     assert unit_of(small) == pytest.approx(np.quantile(small, 0.05))
     assert unit_of(1e6 * small) == 1.0
     assert unit_of(np.zeros(3)) == 1.0
+
+
+def test_shares_of_a_whole_count_in_wholes():
+    shares = np.round(RNG.beta(0.1, 2, 1_000), 2)
+
+    assert unit_of(shares) == unit_of(np.r_[shares, 1.0]) == 1.0
+    assert unit_of(shares / 7) < 0.1  # scaled by something: not shares
 
 
 def test_a_heavy_tail_reads_alike_in_any_small_unit():

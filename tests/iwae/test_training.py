@@ -11,7 +11,7 @@ from stream_iwae.iwae.bounds import doubly_reparameterised_loss
 from stream_iwae.iwae.likelihoods import gaussian_log_density, standard_normal_log_density
 from stream_iwae.iwae.scoring import CHUNK_ROWS, Scorer
 from stream_iwae.iwae.settings import ModelSettings
-from stream_iwae.iwae.training import DivergedError, Features, train, tune
+from stream_iwae.iwae.training import DivergedError, Features, train, tune, with_channels
 from stream_iwae.iwae.transform import Transform
 
 KINDS = ("magnitude", "ratio", "gauge", "category", "cyclic", "magnitude")
@@ -218,3 +218,14 @@ def test_the_transform_decodes_what_it_encodes():
 def test_a_setting_out_of_range_names_itself(name, value):
     with pytest.raises(ValueError, match=f"model.{name}"):
         ModelSettings(**{name: value})
+
+
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_what_the_network_finds_odd_is_no_reference_unless_the_rows_are_trusted(model, is_trusted):
+    group = np.tile([1e9, 0.5, 60.0, UDP, 0.5, 7.0], (60, 1)) + np.random.default_rng(0).normal(0, 1e-3, (60, 6))
+    group[:, 3] = UDP
+    channels = with_channels(model, np.vstack([ordinary(1_000), group]), 1, is_trusted=is_trusted).channels
+    points = model.transform.points(model.transform.encode(group))
+
+    assert (float(channels.neighbours.score(points).median()) > 1.0) == (not is_trusted)
+    assert len(channels.neighbours.references) >= 600

@@ -28,6 +28,20 @@ def test_a_narrow_gauge_or_ratio_is_seen_on_its_own_scale(kind):
     assert transform.scales[0] == pytest.approx(0.001 * np.sqrt(2 / 3))
 
 
+def test_a_gauge_that_moves_little_beside_others_of_its_unit_is_seen_on_a_quarter_of_its_range():
+    wide, narrow = np.tile([0.0, 1.0], 50), np.array([0.12, 0.12] + 98 * [0.10])  # narrow: deviation .0028
+    transform = Transform.fit(np.column_stack([wide, narrow, narrow / 10, wide * 0 + 0.5]), ("gauge", "ratio") * 2)
+
+    assert transform.scales == pytest.approx((0.5, 0.005, 0.0005, 0.05))
+
+
+def test_a_gauge_of_any_other_unit_is_seen_on_its_own_scale_whatever_stands_beside_it():
+    mixed = np.array([[0.0, 5.0], [50.0, 5.01], [100.0, 5.02]])
+    transform = Transform.fit(mixed, ("gauge", "gauge"))
+
+    assert transform.scales[1] == pytest.approx(0.01 * np.sqrt(2 / 3))
+
+
 def test_a_gauge_s_scale_is_at_least_a_twentieth_of_its_range():
     transform = Transform.fit(column(*[0.0] * 99_999, 1.0), ("gauge",))
 
@@ -70,6 +84,15 @@ def test_missing_and_infinite_values_are_masked_and_change_nothing_that_is_learn
     encoded = holes.encode(column(np.nan, np.inf, 2.5))
     assert encoded.mask[:, 0].tolist() == [0.0, 0.0, 1.0]
     assert encoded.bounded[:2].abs().sum() == 0
+
+
+def test_what_saturates_both_scales_still_has_an_order():
+    rows = np.array([[-1.0, 0.0, 0.25], [1.0, 2.0, 0.75]])  # deviations 1, and an angle
+    transform = Transform.fit(rows, ("gauge", "gauge", "cyclic"))
+    odd = np.array([[32.0, 1.0, 0.5], [1e3, 1.0, 0.5], [-1e5, 1.0, 0.5], [1e5, 1e5, 0.5], [np.nan, np.inf, np.nan]])
+
+    expected = [0.0, np.log(969), np.log(99_969), np.log(99_969) + np.log(99_968), 0.0]
+    assert transform.beyond(odd) == pytest.approx(expected)
 
 
 def test_zero_and_one_are_the_same_time_of_day():

@@ -81,6 +81,23 @@ def test_a_time_sorts_the_rows_and_their_labels_with_them(load, frame):
     assert not load(turned, time="none").has_time
 
 
+def test_what_is_sampled_at_regular_times_is_compared_with_the_rows_before(load, frame):
+    minutes = pl.Series("timestamp", [f"2024-01-01 {i // 60:02}:{i % 60:02}:00" for i in range(200)])
+    rows = load(frame.with_columns(minutes, load=pl.Series([0.1, 0.2] * 100)))
+    at = rows.schema.names.index("load_vs_recent")
+
+    assert rows.values[1, at] == pytest.approx(0.1)
+    assert not [name for name in load(frame).schema.names if name.endswith("_vs_recent")]
+
+
+def test_connections_that_come_when_they_come_are_not(load, frame):
+    times = pl.Series("timestamp", 1_700_000_000 + np.random.default_rng(0).integers(0, 900, 200))
+    rows = load(frame.with_columns(times.sort(), load=pl.Series([0.1, 0.2] * 100)))
+
+    assert rows.has_time
+    assert not [name for name in rows.schema.names if name.endswith("_vs_recent")]
+
+
 def test_an_entity_column_makes_entities_and_no_feature(load, frame):
     rows = load(frame.with_columns(pl.Series("host", ["a", "b"] * 100)), entity="host")
 

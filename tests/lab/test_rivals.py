@@ -27,12 +27,15 @@ class TestEncoder:
         assert tiny.encode(np.array([[4e-6]])).item() == pytest.approx(2)
         assert constant.encode(np.array([[7.05]])).item() == pytest.approx(1)
 
-    def test_columns_that_all_lie_in_the_unit_interval_share_a_floor(self):
-        """Server metrics are scaled so: one that hardly moved would else be as loud as the others."""
+    def test_columns_that_all_lie_within_one_share_a_floor(self):
+        """Server metrics are scaled so, and their steps: one that hardly moved would else be as loud as the others."""
         shared = Encoder(rows_of([[0, 0.5], [1, 0.501]], Kind.GAUGE, Kind.GAUGE))
         own = Encoder(rows_of([[0, 0.5], [9, 0.501]], Kind.GAUGE, Kind.GAUGE))
 
+        steps = Encoder(rows_of([[0, -0.001], [1, 0.0]], Kind.GAUGE, Kind.GAUGE))
+
         assert shared.encode(np.array([[0.5, 0.6005]]))[0, 1] == pytest.approx(0.1 / 0.05)
+        assert steps.encode(np.array([[0.5, 0.0995]]))[0, 1] == pytest.approx(0.1 / 0.05)
         assert own.encode(np.array([[0.5, 0.6005]]))[0, 1] == pytest.approx(0.1 / 0.0005)
 
     def test_a_magnitude_is_logged_and_an_extreme_one_stays_finite(self):

@@ -1,15 +1,9 @@
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # tests are no package; `world` is theirs alone
+from tests.simulation.logs import SOON_MATURE
 
 
-@pytest.fixture
-def random_logs():
-    import random
-
-    from world import a_log
-
-    return lambda seed, n_events=40: [a_log(random.Random(f"{seed}/{p}"), n_events) for p in (0, 1)]
+@pytest.fixture(autouse=True)
+def soon_mature(monkeypatch):
+    for module, name, value in SOON_MATURE:
+        monkeypatch.setattr(module, name, value)

@@ -1,239 +1,255 @@
-import itertools
-import json
+"""The world: a broker, a clock, processes that come and go, and the faults of one schedule.
+
+Everything is a function of the schedule. One thread: where a process is stopped in the middle of a step, others
+take their turns inside the call that it is stopped in.
+"""
+
+import random
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-
-from stream_iwae.adapters.memory import (
-    MemoryEventSource,
-    MemoryModelStore,
-    MemoryOutputSink,
-    MemoryStateReader,
-    MemoryTelemetry,
-    ModelShelf,
-    VirtualClock,
-)
 from stream_iwae.adapters.memory_broker import MemoryBroker
-from stream_iwae.batches import Explanations, ScoreBatch
-from stream_iwae.detection.calibration import Calibration
-from stream_iwae.detection.config import DetectionConfig
-from stream_iwae.detection.judge import Judge
-from stream_iwae.errors import AmbiguousCommitError
-from stream_iwae.events.config import EventsConfig
-from stream_iwae.features.config import FeaturesConfig
-from stream_iwae.incidents.config import IncidentsConfig
-from stream_iwae.outputs import Topics
-from stream_iwae.pipeline import ServingModel, Stages
-from stream_iwae.service import Service, ServiceSettings
-from stream_iwae.windows.config import WindowsConfig
-from stream_iwae.wire import decode_scores, decode_training
+from stream_iwae.errors import DeliveryError
+from tests.simulation.clock import WorldClock
+from tests.simulation.coordinator import Coordinator
+from tests.simulation.faults import KINDS, TRANSACTION_TIMEOUT_MS, CrashedError
+from tests.simulation.logs import PARTITIONS, START_MS, logs_of
+from tests.simulation.memo import Memo
+from tests.simulation.models import PINNED, blob_of
+from tests.simulation.ports import ModelTopic
+from tests.simulation.processes import GROUP, TRAINERS, Process, ServiceProcess, TrainerProcess
+from tests.simulation.schedule import Schedule
+from tests.simulation.witness import Witness
 
-START_MS = 1_700_000_000_000
-TOPICS = Topics("alerts", "dead-letters", "state", "training", "scores")
-MEMBERS = ("a", "b")
+CALM_TURNS = 60  # within which everything has to be caught up once the faults are over
+_TURN_MS = 1_000
+_PATIENCE = 60  # effects that a fault waits for one it fits, before it is left out
 
 
-SURGE = {"name": "surge", "aggregate": "surge", "field": "src", "past_windows": 20}
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place for a process: made again after each end, unless it was a guest."""
+
+    member: str
+    group: str
+    make: Callable[["World", str], Process]
+    process: Process | None = None
+    back_at: int = 0  # the turn from which it may start again
+    is_stopping: bool = False
+    is_guest: bool = False
 
 
-class SimulatedCrashError(Exception):
-    """The process ends here."""
+class World(Witness):
+    """One run of a schedule."""
 
+    def __init__(self, schedule: Schedule, memo: Memo | None = None, tell: Callable[[str], None] | None = None) -> None:
+        super().__init__()
+        group = schedule.group
+        self.schedule, self._tell = schedule, tell
+        self.memo = memo if memo is not None and group.is_remembered else Memo()
+        self.rng = random.Random(f"world/{schedule.seed}")
+        self.logs = logs_of(schedule.log, is_idle=group.is_idle, is_full=schedule.windows.startswith("full"))
+        self.log_key = (schedule.log, group.is_idle)
+        self.clock = WorldClock(START_MS + 600_000)
+        self.broker = MemoryBroker(self.clock.true_ms, TRANSACTION_TIMEOUT_MS)
+        self.broker.before_effect, self.broker.on_commit = self.effect, self.note_commit
+        self.broker.on_wait = self.pass_time
+        self.coordinators = {
+            GROUP: Coordinator(self.broker, GROUP, len(PARTITIONS)),
+            TRAINERS: Coordinator(self.broker, TRAINERS, 1),
+        }
+        self.slots = [Slot(member, GROUP, ServiceProcess) for member in group.members]
+        if group.has_trainers:
+            self.slots += [Slot(member, TRAINERS, TrainerProcess) for member in ("a", "b")]
+        self.turn = 0
+        self.faults = list(schedule.faults)
+        self.struck: Counter[str] = Counter()
+        self._running: list[Slot] = []
+        self._since = 0  # effects since the last fault
+        self._n_effects = 0
+        self._delayed: list[tuple[int, str, int]] = []  # (at which effect, transactional id, epoch)
+        self._lay_out()
 
-class CountingScorer:
-    """A model anyone can check by hand: the score is the number of flows."""
-
-    def score(self, values, on_chunk):
-        n = len(values)
-        on_chunk()
-        return ScoreBatch("pinned", values[:, 0].copy(), np.zeros(n), np.ones(n), values[:, 0].copy())
-
-    def explain(self, values):
-        return Explanations(values.copy(), values * 0, values * 0, values * 0 + 1, {})
-
-
-def the_model():
-    normal = np.random.default_rng(7).exponential(1.0, 4000)
-    judge = Judge(Calibration.fit(normal, windows_per_day=1000.0), DetectionConfig(budget="5/day"))
-    return ServingModel("pinned", "any", CountingScorer(), judge)
-
-
-MODEL = the_model()
-
-
-def the_stages(profiles=True, **windows):
-    fields = {
-        "src": {"path": "src", "type": "text"},
-        "bytes": {"path": "bytes"},
-        "octets": {"path": "octets", "counter": "cumulative"},
-    }
-    events = {"time": [{"field": "ts", "format": "epoch_ms"}], "fields": fields, "entity": ["src"]}
-    return Stages(
-        detector="simulated",
-        topic="events",
-        events=EventsConfig.model_validate(events),
-        windows=WindowsConfig.model_validate({"size": "10s", "grace": "3s", "present_history": 2, **windows}),
-        features=FeaturesConfig.model_validate(
-            [
-                {"name": "flows", "aggregate": "count"},
-                {"name": "bytes", "aggregate": "sum", "field": "bytes", "profile": profiles},
-                {"name": "octets", "aggregate": "sum", "field": "octets"},
-                *([] if windows.get("kind") == "record" else [SURGE]),
-            ]
-        ),
-        incidents=IncidentsConfig.model_validate({"quiet_windows": 1, "stale_after": "60s"}),
-    )
-
-
-def a_log(rng, n_events):
-    """Messages of one partition: disorder, late events, bursts, silence, garbage, tombstones, counters."""
-    at_ms, counters, out = START_MS, Counter(), []
-    entities = [f"h{rng.randrange(100)}" for _ in range(3)]
-    for _ in range(n_events):
-        at_ms += rng.choice([0, 200, 800, 2500, 9000])
-        entity = rng.choice(entities)
-        counters[entity] += rng.randrange(50)
-        event = {"ts": at_ms - rng.choice([0, 0, 1000, 4000, 15000]), "src": entity, "bytes": rng.randrange(100)}
-        event["octets"] = counters[entity]
-        roll = rng.random()
-        if roll < 0.04:
-            out.append(b'{"ts": broken')
-        elif roll < 0.06:
-            out.append(None)
-        elif roll < 0.12:
-            n_burst = rng.randrange(12, 30)
-            burst = [{**event, "ts": event["ts"] + i, "octets": counters[entity] + i} for i in range(n_burst)]
-            counters[entity] += 30
-            out.append(json.dumps(burst).encode())
-        else:
-            out.append(json.dumps(event).encode())
-    return out
-
-
-@dataclass
-class Effects:
-    """What a read_committed reader finds in the end."""
-
-    alerts: dict = field(default_factory=dict)
-    n_alerts: int = 0
-    windows: Counter = field(default_factory=Counter)
-    dead_letters: Counter = field(default_factory=Counter)
-    training: Counter = field(default_factory=Counter)
-
-    def differences(self, other):
-        """Names of the effects that differ; an alert read twice is a difference."""
-        names = ("alerts", "windows", "dead_letters", "training")
-        found = [name for name in names if getattr(self, name) != getattr(other, name)]
-        return found + ["repeated alerts"] * (other.n_alerts != len(other.alerts))
-
-
-class QuietLog:
-    def info(self, event, **fields):
-        """Nobody reads it."""
-
-    warning = error = info
-
-
-class World:
-    """A broker with a log on two partitions, and replicas of the service that come and go."""
-
-    def __init__(self, logs, stages, rng=None, faults=0.0, history=False):
-        self.clock = VirtualClock(START_MS + 10**9)
-        self.broker = MemoryBroker(self.clock.now_ms)
+    def _lay_out(self) -> None:
         for topic in ("events", "alerts", "dead-letters", "state", "scores"):
-            self.broker.create_topic(topic, 2)
-        self.broker.create_topic("training", 1)
-        for partition, log in enumerate(logs):
-            for value in log:
-                self.broker.append("events", partition, None, value, self.clock.now_ms())
-        self.stages, self.rng, self.faults = stages, rng, faults
-        self.settings = ServiceSettings(
-            start="history" if history else "earliest", history_ms=10**12, commit_interval_ms=0, hold_until_ready=False
-        )
-        self.shelf = ModelShelf()
-        MemoryModelStore(self.shelf).publish("pinned", b"", 0)
-        self.services = {}
-        self.n_faults = 0
+            self.broker.create_topic(topic, len(PARTITIONS))
+        for topic in ("training", ModelTopic.TOPIC):
+            self.broker.create_topic(topic)
+        for partition, log in enumerate(self.logs):
+            self.broker.logs["events"][partition] += log.entries[: log.second_part]
+        if not self.schedule.group.has_trainers:
+            self.broker.append(ModelTopic.TOPIC, 0, b"current", blob_of(PINNED, 0, 0), START_MS)
 
-    def start(self, member):
-        cut = (lambda: 10_000) if self.rng is None else (lambda: self.rng.randrange(1, 25))
-        self.services[member] = Service(
-            source=MemoryEventSource(self.broker, "events", "g", member, cut),
-            sink=MemoryOutputSink(self.broker, f"g-{member}"),
-            state=MemoryStateReader(self.broker, "state"),
-            models=MemoryModelStore(self.shelf),
-            telemetry=MemoryTelemetry(),
-            clock=self.clock,
-            log=QuietLog(),
-            load_model=lambda _: MODEL,
-            topics=TOPICS,
-            stages=self.stages,
-            settings=self.settings,
-        )
+    # --- running ------------------------------------------------------------------------------
 
-    def run(self):
-        self.broker.rebalance("g", {"a": frozenset({0, 1})})
-        self.broker.before_effect = self._maybe_fail
-        if self.rng is not None:
-            for _ in range(20):
-                self._turn()
-        self.broker.before_effect = lambda _: None
-        self.broker.rebalance("g", {"a": frozenset({0}), "b": frozenset({1})})
-        for member in MEMBERS:
-            self.start(member)
-        ends = {partition: len(log) for partition, log in enumerate(self.broker.logs["events"])}
-        done = {}
-        for _ in itertools.repeat(None, 400):
-            for service in self.services.values():
-                service.step()
-            done = {p: pipeline.position for s in self.services.values() for p, pipeline in s.pipelines.items()}
-            if done == ends:
-                break
-        assert done == ends, "a partition stalled"
-        for service in self.services.values():
-            service.drain()
-            assert service.totals.is_balanced
-        return self.effects()
+    def run(self, at_half_time: Callable[["World"], None] = lambda _: None) -> "World":
+        """Faults for a number of turns, a look, then calm until all is caught up, and an orderly end."""
+        n_turns = self.schedule.group.turns
+        for self.turn in range(n_turns):
+            if self.turn == n_turns // 2:
+                self._second_part()
+            self._take_turn(self.rng.choice(self.slots))
+            self._let_pass(_TURN_MS)
+        at_half_time(self)
+        self._calm_down()
+        for slot in self.slots:
+            slot.is_stopping = True
+            self._take_turn(slot)
+        return self
 
-    def _turn(self):
-        self.clock.advance(100)
-        if self.rng.random() < 0.15:
-            owner = {p: self.rng.choice(MEMBERS) for p in (0, 1)}
-            self.broker.rebalance("g", {m: frozenset(p for p in (0, 1) if owner[p] == m) for m in MEMBERS})
-        member = self.rng.choice(MEMBERS)
-        try:
-            if member not in self.services:
-                self.start(member)
-            self.services[member].step()
-        except SimulatedCrashError:
-            # It comes back under its own name, with empty hands.
-            self.services.pop(member, None)
-            self.broker.rebalance("g", self.broker.group("g").assignment)
+    def _calm_down(self) -> None:
+        self._second_part()
+        self.faults = []
+        for slot in [slot for slot in self.slots if slot.is_guest]:
+            self.slots.remove(slot)
+            self._end(slot)
+        for slot in self.slots:
+            slot.back_at, slot.is_stopping = 0, False
+        for _ in range(CALM_TURNS):
+            self.turn += 1
+            for slot in self.slots:
+                self._take_turn(slot)
+            self._let_pass(_TURN_MS)
+            lagging = self._lagging()
+            if not lagging:
+                return
+        self.stalled = lagging
 
-    def _maybe_fail(self, effect):
-        if self.rng is None or self.rng.random() >= self.faults:
+    def _second_part(self) -> None:
+        for partition, log in enumerate(self.logs):
+            present = self.broker.logs["events"][partition]
+            present += log.entries[len(present) :]
+
+    def _lagging(self) -> list[str]:
+        positions, ends = self.positions(), [len(log) for log in self.broker.logs["events"]]
+        found = [f"partition {p}: {positions.get(p)} of {ends[p]}" for p in PARTITIONS if positions.get(p) != ends[p]]
+        found += [f"the transaction of {name} is open" for name in self.broker.open]
+        trainers = [slot.process.trainer for slot in self.slots if isinstance(slot.process, TrainerProcess)]
+        if trainers:
+            owners = [trainer for trainer in trainers if trainer.learner is not None]
+            n_rows = sum(len(rows) for rows in self.training_rows())
+            if len(owners) != 1 or owners[0].learner.n_rows < n_rows - owners[0].learner.EACH_ROWS:
+                found.append(f"{len(owners)} trainers own the training topic")
+        return found
+
+    def _take_turn(self, slot: Slot) -> None:
+        if slot.process is None and self.turn < slot.back_at:
             return
-        self.n_faults += 1
-        if effect in {"commit", "committed"} and self.rng.random() < 0.5:
-            raise AmbiguousCommitError(f"no answer before {effect!r}")
-        raise SimulatedCrashError(effect)
+        self._running.append(slot)
+        try:
+            if slot.process is None:
+                self.tell("start", {})
+                self.coordinators[slot.group].join(slot.member)
+                slot.process = slot.make(self, slot.member)
+            slot.process.turn()
+            if slot.is_stopping:
+                self.unclean += slot.process.stop()
+                self._end(slot)
+        except CrashedError:
+            self.n_deaths += 1
+            self._end(slot)
+        except Exception as error:  # noqa: BLE001  # exit 1; whoever looks after processes starts it again
+            self.n_deaths += 1
+            self.tell("exit", {"error": repr(error)})
+            if not isinstance(error, DeliveryError):
+                self.errors.append(repr(error))
+            slot.back_at = self.turn + 2
+            self._end(slot)
+        finally:
+            self._running.pop()
 
-    def effects(self):
-        out = Effects()
-        for _, _, entry in self.broker.committed_records("alerts"):
-            alert = json.loads(entry.value)
-            alert.pop("detected_at")
-            out.alerts[alert["alert_id"]] = alert
-            out.n_alerts += 1
-        for _, _, entry in self.broker.committed_records("scores"):
-            record = decode_scores(entry.value)
-            for entity, end, score in zip(record.entities, record.window_end_ms, record.scores, strict=True):
-                out.windows[json.dumps(entity), end, score] += 1
-        for _, _, entry in self.broker.committed_records("dead-letters"):
-            out.dead_letters[entry.key] += 1
-        for _, _, entry in self.broker.committed_records("training"):
-            rows = decode_training(entry.value)
-            out.training.update(zip(rows.row_ids.tolist(), map(bytes, rows.values), strict=True))
-            out.training["end of history"] += rows.history_ended
-        return out
+    def _end(self, slot: Slot) -> None:
+        slot.process, slot.is_stopping = None, False
+        if slot.is_guest and slot in self.slots:
+            self.slots.remove(slot)
+        others = (other for other in self.slots if other is not slot and other.process is not None)
+        if not any((other.member, other.group) == (slot.member, slot.group) for other in others):
+            self.coordinators[slot.group].die(slot.member, self.clock.true_ms())
+
+    def _let_pass(self, duration_ms: int) -> None:
+        self.pass_time(duration_ms)
+        for coordinator in self.coordinators.values():
+            coordinator.settle(self.clock.true_ms())
+
+    # --- effects ------------------------------------------------------------------------------
+
+    def effect(self, name: str) -> None:
+        """Something is about to leave the running process, or has: the place where faults strike."""
+        self._n_effects += 1
+        self._land_delayed()
+        if not self._running:
+            return
+        slot = self._running[-1]
+        if self._tell is not None:
+            self.tell(f". {name}", {})
+        if not self.faults:
+            return
+        self._since += 1
+        fault, kind = self.faults[0], KINDS[self.faults[0].kind]
+        if self._since <= fault.after:
+            return
+        if (kind.effects and name not in kind.effects) or (kind.is_nesting and len(self._running) > 1):
+            if self._since > fault.after + _PATIENCE:
+                del self.faults[0]
+            return
+        del self.faults[0]
+        self._since = 0
+        self.struck[fault.kind] += 1
+        self.tell(f"FAULT {fault.kind} at {name}", {"amount": fault.amount})
+        kind.strike(self, slot, fault.amount)
+
+    def _land_delayed(self) -> None:
+        for delayed in [delayed for delayed in self._delayed if delayed[0] <= self._n_effects]:
+            self._delayed.remove(delayed)
+            _, transactional_id, epoch = delayed
+            if self.broker.is_current(transactional_id, epoch):
+                self.tell("a delayed commit arrives", {"of": transactional_id})
+                self.broker.end(transactional_id, epoch, is_committed=True)
+
+    # --- what faults do -----------------------------------------------------------------------
+
+    def pass_time(self, duration_ms: int) -> None:
+        """Let time pass for everyone."""
+        self.clock.advance(max(0, duration_ms))
+        self.broker.abort_expired()
+
+    def let_others_work(self, slot: Slot, n_turns: int) -> None:
+        """Others take turns while the slot's process stands still."""
+        for _ in range(n_turns):
+            others = [other for other in self.slots if other not in self._running]
+            if others:
+                self._take_turn(self.rng.choice(others))
+            self._let_pass(_TURN_MS // 5)
+
+    def add_twin(self, slot: Slot) -> None:
+        """A second process of the same name."""
+        self.slots.append(Slot(slot.member, slot.group, slot.make, is_guest=True))
+
+    def add_trainer(self, member: str) -> None:
+        """One more trainer."""
+        if all((slot.member, slot.group) != (member, TRAINERS) for slot in self.slots):
+            self.slots.append(Slot(member, TRAINERS, TrainerProcess))
+
+    def delay_commit(self, transactional_id: str, n_effects: int) -> None:
+        """The commit will arrive after so many effects, if its producer still has the epoch."""
+        epoch = self.broker.epoch(transactional_id)
+        self._delayed.append((self._n_effects + 1 + n_effects, transactional_id, epoch))
+
+    def delete_records(self, amount: int) -> None:
+        """Retention deletes the beginning of a partition."""
+        partition = amount % len(PARTITIONS)
+        end = len(self.broker.logs["events"][partition])
+        first = self.broker.first_offset("events", partition)
+        self.broker.delete_before("events", partition, self.rng.randint(first, end))
+
+    def cuts(self, partition: int) -> tuple[int, ...] | None:
+        """Where polls of the input may end; None: anywhere."""
+        return None if self.schedule.windows.startswith("full") else self.logs[partition].cuts
+
+    def tell(self, event: str, fields: dict) -> None:
+        """A line of the trace."""
+        if self._tell is not None:
+            who = " > ".join(f"{slot.group}/{slot.member}{'*' * slot.is_guest}" for slot in self._running)
+            text = " ".join(f"{name}={value}" for name, value in fields.items())
+            self._tell(f"{self.turn:3} {self.clock.true_ms() - START_MS:8} {who:24} {event} {text}".rstrip())

@@ -1,0 +1,144 @@
+"""The kinds of processes that live in the world; each is made anew after a crash, with empty hands.
+
+A further kind needs a `member`, a `group` and what `Process` asks for, and a place in `World.slots`.
+"""
+
+from typing import Final, Protocol
+from unittest import mock
+
+from stream_iwae import service as service_module
+from stream_iwae.outputs import Topics
+from stream_iwae.service import Service, ServiceSettings
+from stream_iwae.trainer import Trainer
+from tests.simulation.logs import stages_of
+from tests.simulation.memo import RememberedPipeline
+from tests.simulation.models import CountingLearner, load_model
+from tests.simulation.ports import Log, ModelTopic, Sink, Source, StateReader, Tally
+
+GROUP: Final = "g"
+TRAINERS: Final = "g-trainer"
+TOPICS: Final = Topics("alerts", "dead-letters", "state", "training", "scores")
+IDLE_AFTER_MS: Final = 3_000
+
+
+class Process(Protocol):
+    """One process, from its start to its end."""
+
+    member: str
+    group: str
+
+    def turn(self) -> None:
+        """One turn of its loop."""
+
+    def stop(self) -> list[str]:
+        """What SIGTERM makes of it; returns what is not in order then."""
+
+
+class ServiceProcess:
+    """The service with its pipelines."""
+
+    group = GROUP
+
+    def __init__(self, world, member: str) -> None:
+        self.member, self._world = member, world
+        group, windows = world.schedule.group, world.schedule.windows
+        is_hold = windows == "hold"
+        settings = ServiceSettings(
+            start="history" if is_hold or windows == "full history" else "earliest",
+            history_ms=10**12,
+            commit_interval_ms=0 if world.rng.random() < 0.5 else 5_000,
+            idle_after_ms=IDLE_AFTER_MS if group.is_idle else 0,
+            hold_until_ready=is_hold,
+            hold_timeout_ms=8_000,
+            min_training_windows=3,
+        )
+        self.source = Source(world, "events", GROUP, member, world.cuts)
+        self.transactional_id = f"{GROUP}-{member}"
+        self.service = Service(
+            source=self.source,
+            sink=Sink(world, self.transactional_id),
+            state=StateReader(world, "state"),
+            models=ModelTopic(world),
+            telemetry=Tally(world.counts),
+            clock=world.clock,
+            log=Log(world),
+            load_model=load_model,
+            topics=TOPICS,
+            stages=stages_of(windows),
+            settings=settings,
+        )
+        world.totals.append(self.service.totals)
+
+    def turn(self) -> None:
+        with mock.patch.object(service_module, "Pipeline", self._pipeline):
+            self.service.step()
+
+    def stop(self) -> list[str]:
+        with mock.patch.object(service_module, "Pipeline", self._pipeline):
+            self.service.drain()
+        self.service.close()
+        return self._left_open()
+
+    def _left_open(self) -> list[str]:
+        found = []
+        if self.transactional_id in self._world.broker.open:
+            found.append(f"{self.member} left a transaction open")
+        committed = self._world.positions()
+        for partition, pipeline in self.service.pipelines.items():
+            if not pipeline.is_replaying and committed.get(partition, 0) < pipeline.position:
+                found.append(f"{self.member} scored partition {partition} up to {pipeline.position} and left it so")
+        return found
+
+    def _pipeline(self, stages, partition, on_unscored) -> RememberedPipeline:
+        world = self._world
+        return RememberedPipeline(
+            world.memo,
+            world.log_key,
+            stages,
+            partition,
+            on_unscored,
+            lambda *given: world.restored(self.source.group_token(), *given),
+            lambda: world.effect("chunk"),
+        )
+
+
+class TrainerProcess:
+    """The trainer, with a learner that anyone can check by hand."""
+
+    group = TRAINERS
+
+    def __init__(self, world, member: str) -> None:
+        self.member, self._world = member, world
+        self.transactional_id = f"{GROUP}-{member}-trainer"
+        self.trainer = Trainer(
+            source=Source(world, "training", TRAINERS, member, lambda _: None),
+            store=ModelTopic(world, Sink(world, self.transactional_id)),
+            telemetry=Tally(world.counts),
+            clock=world.clock,
+            log=Log(world),
+            make_learner=lambda: WatchedLearner(world),
+        )
+
+    def turn(self) -> None:
+        self.trainer.step()
+
+    def stop(self) -> list[str]:
+        self.trainer.close()
+        return [f"{self.member} left a transaction open"] if self.transactional_id in self._world.broker.open else []
+
+
+class WatchedLearner(CountingLearner):
+    """A training takes its steps in the world."""
+
+    def __init__(self, world) -> None:
+        super().__init__()
+        self._world = world
+
+    def step(self, tick):
+        def watched_tick():
+            self._world.effect("tick")
+            tick()
+
+        outcome = super().step(watched_tick)
+        self._world.effect("trained")
+        return outcome

@@ -1,0 +1,31 @@
+"""Each invariant catches a mistake that is made on purpose, and names it alone."""
+
+from unittest import mock
+
+import pytest
+
+from tests.simulation.invariants import INVARIANTS
+from tests.simulation.memo import Memo
+from tests.simulation.planted import BUGS
+from tests.simulation.reference import reference_of
+from tests.simulation.run import run
+from tests.simulation.schedule import BY_NAME, make_schedule
+
+SEEDS = 150  # within which a bug is found
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_the_invariant_catches_the_bug(bug):
+    memo, seen = Memo(), []
+    for seed in range(SEEDS):
+        schedule = make_schedule(seed, BY_NAME[bug.group])
+        reference_of(schedule)  # before the bug is there
+        with mock.patch.object(bug.target, bug.attribute, bug.replacement(getattr(bug.target, bug.attribute))):
+            seen.append(set(run(schedule, memo).violated))
+        if bug.invariant in seen[-1] and seen[-1] <= {bug.invariant} | bug.also:
+            return
+    pytest.fail(f"{bug.invariant} was never violated alone: {[found for found in seen if found]}")
+
+
+def test_every_invariant_has_a_bug_that_it_alone_catches():
+    assert {bug.invariant for bug in BUGS if not bug.also - {"models"}} == set(INVARIANTS)

@@ -1,0 +1,97 @@
+"""What is noted while a world runs, and read from its logs afterwards, for the invariants to look at."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from stream_iwae.adapters.memory_broker import Membership, MemoryBroker, Transaction
+from stream_iwae.windows.progress import decode_metadata
+from stream_iwae.wire import decode_state, decode_training
+from tests.simulation.logs import PARTITIONS
+from tests.simulation.processes import GROUP
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One partition's share of a transaction that was committed."""
+
+    partition: int
+    offset: int
+    position: int
+    watermark_ms: int | None
+    seq: int
+    is_owner: bool  # the member owned the partition when the coordinator took its offsets
+    log_end: int
+
+
+class Witness:
+    """Notes of one run."""
+
+    broker: MemoryBroker
+
+    def __init__(self) -> None:
+        self.commits: list[Committed] = []
+        self.restores: list[tuple[int, int, dict]] = []  # (partition, position, state)
+        self.invisible: list[tuple[str, int, int]] = []  # delivered, and not committed
+        self.unclean: list[str] = []  # what SIGTERM left behind
+        self.stalled: list[str] = []
+        self.errors: list[str] = []  # that ended a process, and are none that the broker may cause
+        self.totals: list = []
+        self.counts: Counter = Counter()
+        self.n_deaths = 0  # by kill or error: their counts may be incomplete
+
+    def delivered(self, records) -> None:
+        """A consumer was given these."""
+        log = self.broker.logs[records.topic][records.partition]
+        for offset in records.offsets.tolist():
+            if not log[offset].is_visible or offset >= self.broker.stable_end(records.topic, records.partition):
+                self.invisible.append((records.topic, records.partition, offset))
+
+    def restored(self, token: Membership, partition: int, metadata, state) -> None:
+        """A pipeline goes on from what was committed; what a zombie takes for its own is of no consequence."""
+        group = self.broker.group(GROUP)
+        is_newest = group.incarnations[token.member] == token.incarnation and group.generation == token.generation
+        if not is_newest or partition not in group.assignment.get(token.member, ()):
+            return
+        self.restores.append((partition, metadata.progress.position, state))
+
+    def note_commit(self, transaction: Transaction) -> None:
+        for (topic, partition), found in transaction.offsets.items():
+            if topic != "events":
+                continue
+            metadata = decode_metadata(found.metadata, min(found.offset, 0))
+            progress = metadata.progress
+            self.commits.append(
+                Committed(
+                    partition,
+                    found.offset,
+                    progress.position,
+                    progress.watermark_ms,
+                    metadata.seq,
+                    partition in transaction.owned,
+                    len(self.broker.logs[topic][partition]),
+                )
+            )
+
+    def positions(self) -> dict[int, int]:
+        """The committed position of each partition that has one."""
+        committed = self.broker.group(GROUP).committed
+        return {
+            partition: decode_metadata(found.metadata, 0).progress.position
+            for partition in PARTITIONS
+            if (found := committed.get(("events", partition))) is not None
+        }
+
+    def state(self, partition: int) -> dict:
+        """The state topic as a reader would restore it."""
+        values: dict[bytes, bytes] = {}
+        for entry in self.broker.logs["state"][partition]:
+            if entry.is_visible and not entry.is_marker:
+                values.pop(entry.key, None)
+                if entry.value is not None:
+                    values[entry.key] = entry.value
+        return decode_state(list(values.items()))[0]
+
+    def training_rows(self) -> list[list[int]]:
+        """Row ids of each committed training record, in the order of the topic."""
+        records = self.broker.committed_records("training")
+        return [decode_training(entry.value).row_ids.tolist() for _, _, entry in records]
