@@ -111,8 +111,7 @@ class Scorer:
         channels = self.model.channels
         scores = reconstructions if self.model.settings.score == "reconstruction" else bounds
         if channels is not None:
-            scores = channels.combine(bounds, distances) + self.model.transform.beyond(values)
-            errors = errors / channels.of_network.scale
+            scores, errors = channels.combine(bounds, distances), errors / channels.of_network.scale
         is_scored = np.isfinite(values).any(axis=1) & np.isfinite(bounds)
         scores, bounds = (np.where(is_scored, found, np.nan) for found in (scores, bounds))
         return Scores(scores, errors, effective, reconstructions, bounds)

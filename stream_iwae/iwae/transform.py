@@ -21,7 +21,6 @@ RANGE_FLOOR: Final = 0.05  # of a gauge's or ratio's range, whatever its unit
 NARROW_FLOOR: Final = 0.25  # at most, of the range of one that moves little beside others of its unit
 MAX_CLASSES: Final = 255  # the most frequent values of a category; the others count as unseen
 NEAR, FAR = 2.0, 8.0  # divisors of the two bounded scales
-SATURATED: Final = 4 * FAR  # scales from the mean, from where on the far scale moves by less than a thousandth
 _CLIP: Final = 0.9999  # a location at or past the bound still has an inverse
 _NEAR_LIMIT: Final = 0.95  # beyond it the near scale is saturated and the far one is inverted
 _LOG_LIMIT: Final = 230.0  # log1p of LARGEST, nearly
@@ -115,44 +114,22 @@ class Transform:
         """Turn (N, D) raw values into what the network takes, float32 on the CPU."""
         is_there = np.isfinite(values)
         raw = np.where(is_there, values, 0.0).clip(-LARGEST, LARGEST)
-        z = self._standardised(raw)
+        columns, kinds = self.continuous, [self.kinds[column] for column in self.continuous]
+        flat = raw[:, columns]  # (N, C)
+        logged = [i for i, kind in enumerate(kinds) if kind in _LOGGED]
+        flat[:, logged] = _flattened(flat[:, logged], "magnitude", np.asarray(self.units)[logged])
+        z = (flat - np.asarray(self.means)) / np.asarray(self.scales)
         near, far = np.tanh(z / NEAR), np.tanh(z / FAR)
-        cyclic = self._cyclic
-        angle = 2.0 * np.pi * z[:, cyclic]  # mean 0 and scale 1
+        cyclic = [i for i, kind in enumerate(kinds) if kind == "cyclic"]
+        angle = 2.0 * np.pi * flat[:, cyclic]
         near[:, cyclic], far[:, cyclic] = np.sin(angle), np.cos(angle)
-        mask = is_there[:, self.continuous]
+        mask = is_there[:, columns]
         return Encoded(
             torch.from_numpy(np.concatenate([near * mask, far * mask], axis=1)).float(),
             torch.from_numpy(mask).float(),
             torch.from_numpy(self._class_indices(raw)),
             torch.from_numpy(is_there[:, self.categories]).float(),
         )
-
-    def beyond(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far (N, D) raw values lie where both bounded scales are saturated: logarithms, summed, (N,); mostly 0.
-
-        What keeps a window a thousand times the usual above one a hundred times the usual.
-        """
-        raw = np.where(np.isfinite(values), values, np.nan).clip(-LARGEST, LARGEST)
-        excess = np.abs(self._standardised(raw)) - SATURATED
-        excess[:, self._cyclic] = 0.0
-        is_out = np.flatnonzero((excess > 0).any(axis=1))  # few: a logarithm of every number would be dear
-        total = np.zeros(len(values))
-        total[is_out] = np.log1p(np.maximum(np.nan_to_num(excess[is_out]), 0.0)).sum(axis=1)
-        return total
-
-    @property
-    def _cyclic(self) -> list[int]:
-        """Places among the C of what is an angle."""
-        return [i for i, column in enumerate(self.continuous) if self.kinds[column] == "cyclic"]
-
-    def _standardised(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, D) raw values -> (N, C) distances from the mean, in scales."""
-        flat = raw[:, self.continuous]
-        logged = [i for i, column in enumerate(self.continuous) if self.kinds[column] in _LOGGED]
-        flat[:, logged] = _flattened(flat[:, logged], "magnitude", np.asarray(self.units)[logged])
-        z: NDArray[np.float64] = (flat - np.asarray(self.means)) / np.asarray(self.scales)
-        return z
 
     def points(self, rows: Encoded) -> Tensor:
         """Coordinates (N, E) in which a distance has a meaning: both bounded scales, and halves of one-hot classes.

@@ -86,15 +86,6 @@ def test_missing_and_infinite_values_are_masked_and_change_nothing_that_is_learn
     assert encoded.bounded[:2].abs().sum() == 0
 
 
-def test_what_saturates_both_scales_still_has_an_order():
-    rows = np.array([[-1.0, 0.0, 0.25], [1.0, 2.0, 0.75]])  # deviations 1, and an angle
-    transform = Transform.fit(rows, ("gauge", "gauge", "cyclic"))
-    odd = np.array([[32.0, 1.0, 0.5], [1e3, 1.0, 0.5], [-1e5, 1.0, 0.5], [1e5, 1e5, 0.5], [np.nan, np.inf, np.nan]])
-
-    expected = [0.0, np.log(969), np.log(99_969), np.log(99_969) + np.log(99_968), 0.0]
-    assert transform.beyond(odd) == pytest.approx(expected)
-
-
 def test_zero_and_one_are_the_same_time_of_day():
     transform = Transform.fit(column(0.0, 0.5), ("cyclic",))
     encoded = transform.encode(column(0.0, 1.0, 0.25)).bounded.numpy()
