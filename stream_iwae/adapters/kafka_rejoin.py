@@ -30,8 +30,10 @@ def keep_finished_joins(consumer: KafkaConsumer) -> None:
     coordinator._do_join_and_sync_async = join_or_take  # noqa: SLF001
 
 
-def tell_settled(consumer: KafkaConsumer, settled: Callable[[Any], None]) -> None:
-    """Call `settled` with the group's metadata after each join, when the listener has heard of all that it changed.
+def tell_settled(consumer: KafkaConsumer, settled: Callable[[Any, Any], None]) -> None:
+    """Call `settled` with the group's metadata and the partitions that are ours now, after each join.
+
+    By then the listener has heard of all that the join changed.
 
     Joins go on in the background, so the metadata at any other time may be of a generation whose changes nobody has
     been told yet: with it the broker would accept what a member that slept has done for partitions it has lost.
@@ -41,6 +43,6 @@ def tell_settled(consumer: KafkaConsumer, settled: Callable[[Any], None]) -> Non
 
     async def complete_and_tell(*arguments: Any) -> None:
         await complete(*arguments)
-        settled(coordinator.group_metadata())
+        settled(coordinator.group_metadata(), consumer.assignment())
 
     coordinator._on_join_complete_async = complete_and_tell  # noqa: SLF001

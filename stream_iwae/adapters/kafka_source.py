@@ -6,7 +6,7 @@ only records what changed, and the poll that returns it acts.
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
@@ -184,6 +184,7 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client p
         self._revoked: set[int] = set()
         self._lost: set[int] = set()
         self._token: GroupToken | None = None
+        self._member_id: str | None = None
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         with self._lock:
@@ -195,9 +196,18 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client p
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         self._give_up(lost, self._lost)
 
-    def settle(self, token: GroupToken) -> None:
-        """A join is over, and all its changes were told."""
+    def settle(self, token: Any, owned: Iterable[TopicPartition]) -> None:
+        """A join is over, and all its changes were told, but for one.
+
+        Where a member learns only from its request to join that it has slept past its session, the client keeps what
+        it owned and tells nothing. Others may have owned it meanwhile: under another member id it is lost and assigned.
+        """
         with self._lock:
+            if self._member_id not in {None, token.member_id}:
+                kept = {partition.partition for partition in owned} - self._coming - self._assigned
+                self._lost |= kept
+                self._assigned |= kept
+            self._member_id = token.member_id
             self._assigned |= self._coming
             self._coming.clear()
             self._token = token

@@ -149,7 +149,6 @@ def events_of(replica):
 
 # Seen in about one run of four on a busy machine before the membership was taken from polls and stale commits were
 # dropped, and in one after the former; not seen since the latter, in too few runs to say that it is mended.
-@pytest.mark.xfail(strict=False, reason="events repeated after a member slept through a rebalance: not yet ruled out")
 def test_of_two_rekeyers_one_that_slept_through_a_rebalance_repeats_nothing(
     kafka, topic, write_config, read_topic, tmp_path
 ):
