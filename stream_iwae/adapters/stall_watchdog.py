@@ -7,22 +7,13 @@ enough, the consumer is replaced, which its caller sees as all partitions lost a
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
+from stream_iwae.delivery import Log
 from stream_iwae.ports import Clock, CommittedOffset, EventSource, GroupToken, Polled, Telemetry
 
 STALLED_AFTER_S: Final = 60.0  # longer than a fetch takes that waits for a broker to come back
 _STALLED_AFTER_POLLS: Final = 100  # in which any other partition with a backlog has had its turn
-
-
-class Log(Protocol):
-    """Events with fields."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Say what an operator may want to change."""
-
-    def error(self, event: str, **fields: object) -> object:
-        """Say what went wrong."""
 
 
 @dataclass(slots=True)
