@@ -161,6 +161,9 @@ class CentreWeights:
         scores = np.sum((values - self.centre) ** 2, axis=1)
         return Scored(scores, scores, np.ones(len(values)))
 
+    def astonished(self, values, tick):
+        return np.zeros(len(values), np.bool_)
+
     def tuned(self, rows, seed, tick):
         for _ in range(10):
             tick()

@@ -14,6 +14,7 @@ from torch.optim.adamw import adamw
 from stream_iwae.iwae.artefact import Model, as_floats, empty_network
 from stream_iwae.iwae.bounds import doubly_reparameterised_loss, elbo_estimate, log_marginal_estimate
 from stream_iwae.iwae.channels import Channels
+from stream_iwae.iwae.groups import in_group
 from stream_iwae.iwae.neighbours import Neighbours
 from stream_iwae.iwae.network import Network, log_weights
 from stream_iwae.iwae.scoring import Scorer, pick_device
@@ -25,7 +26,6 @@ MIN_ROWS: Final = 64
 MOST_HELD_OUT: Final = 10_000  # more rows say no more about a 90 % quantile
 MIN_PARTED: Final = 256  # fewer rows are too few to hold some of them out
 HELD_OUT_SHARE: Final = 0.2  # of the rows, to tell what surprises each channel
-REFERENCE_SHARE: Final = 0.9  # of rows that nobody vouches for: those that the network finds most ordinary
 MOST_EPOCHS: Final = 75  # of a first training: few rows would be learnt by heart
 FEWEST_STEPS: Final = 150
 FINAL_RATE: Final = 0.05  # of the cosine decay
@@ -136,8 +136,8 @@ def finished(model: Model, values: Values, seed: int, *, is_trusted: bool = Fals
 def with_channels(model: Model, values: Values, seed: int, *, is_trusted: bool = False) -> Model:
     """Put reference rows beside the network; a fifth of the (N, D) rows is no reference and tells what surprises.
 
-    Unless the rows are trusted, the tenth that the network likes least is no reference either: a group of attacks
-    alike that the network finds odd would make itself ordinary.
+    Unless the rows are trusted, a group that the network finds odd is no reference either: it would make itself
+    ordinary.
 
     Raises:
         ValueError: There are too few rows, or none can be scored.
@@ -148,13 +148,14 @@ def with_channels(model: Model, values: Values, seed: int, *, is_trusted: bool =
     if len(values) < MIN_PARTED:
         is_held_out[:] = is_reference[:] = True
     bounds = Scorer(replace(model, channels=None)).score(values).bounds
-    if not is_trusted and np.isfinite(bounds).any():
-        is_reference &= bounds <= np.nanquantile(bounds, REFERENCE_SHARE)
-    transform, bounds = model.transform, bounds[is_held_out][:MOST_HELD_OUT]
-    neighbours = Neighbours.fit(transform.points(transform.encode(values[is_reference])), rng)
-    held_out = values[is_held_out][:MOST_HELD_OUT]
-    distances = neighbours.score(transform.points(transform.encode(held_out))).numpy()
-    return replace(model, channels=Channels(neighbours, Surprise.fit(bounds), Surprise.fit(distances)))
+    transform = model.transform
+    points = transform.points(transform.encode(values))
+    if not is_trusted:
+        is_reference &= np.isfinite(bounds) & ~in_group(points, bounds, rng)
+    neighbours = Neighbours.fit(points[torch.from_numpy(np.flatnonzero(is_reference))], rng)
+    held_out = np.flatnonzero(is_held_out)[:MOST_HELD_OUT]
+    distances = neighbours.score(points[torch.from_numpy(held_out)]).numpy()
+    return replace(model, channels=Channels(neighbours, Surprise.fit(bounds[held_out]), Surprise.fit(distances)))
 
 
 def with_contributions(model: Model, values: Values) -> Model:

@@ -27,9 +27,17 @@ class Comparison:
         self._config, self._detection, self._schema = config, detection, schema
         self._samples, self._seed = samples, seed
 
-    def evidence(self, served: Served, weights: Weights, calibration: Calibration, tick: Tick) -> Evidence:
-        """Score held-out, reference, recent and planted rows under both."""
+    def evidence(
+        self, served: Served, weights: Weights, calibration: Calibration, tick: Tick, *, has_learnt_odd: bool
+    ) -> Evidence:
+        """Score held-out, reference, recent and planted rows under both.
+
+        What astonishes the serving model is held out only where the candidate has learnt such rows: one that was
+        kept from them is not to be measured by them.
+        """
         held_out = self._samples.held_out().values[:COMPARED_ROWS]
+        if not has_learnt_odd:
+            held_out = held_out[~served.weights.astonished(held_out, tick)]
         reference = self._samples.reference().values[:COMPARED_ROWS]
         planted = plant(held_out, self._schema.kinds, _CANARIES, self._seed)
         before, after = served.weights.score(held_out, tick), weights.score(held_out, tick)

@@ -16,6 +16,7 @@ from stream_iwae.batches import FeatureSchema, TrainingBatch
 from stream_iwae.detection.calibration import Calibration
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.errors import ArtefactError
+from stream_iwae.learning.addition import FEW, Sighting, is_addition
 from stream_iwae.learning.comparison import COMPARED_ROWS, Comparison
 from stream_iwae.learning.config import LearningConfig
 from stream_iwae.learning.drift import Drift, DriftDetector
@@ -187,13 +188,16 @@ class Learner:
     def _tune(self, tick: Tick) -> Outcome:
         served, rows = self._serving(), self._samples.tuning()
         self._schedule.tried(self._now_ms)
-        if len(rows) < _MIN_TUNING_ROWS:
-            return self._kept(Job.TUNE, "skipped", "few_rows", f"{len(rows)} windows to learn")
         try:
+            is_odd = served.weights.astonished(rows.values, tick)
+            learns_odd = self._has_moved(is_odd, served.weights, tick)
+            rows = rows if learns_odd else rows.take(~is_odd)
+            if len(rows) < _MIN_TUNING_ROWS:
+                return self._kept(Job.TUNE, "skipped", "few_rows", f"{len(rows)} windows to learn")
             weights = served.weights.tuned(rows, self._seed + self._major, tick)
             weights, calibration = self._fitted(weights, served, tick)
             comparison = Comparison(self._config, self._detection, self._schema, self._samples, self._seed)
-            evidence = comparison.evidence(served, weights, calibration, tick)
+            evidence = comparison.evidence(served, weights, calibration, tick, has_learnt_odd=learns_odd)
         except (ValueError, ArithmeticError) as error:
             return self._kept(Job.TUNE, "failed", "tune", str(error))
         decision = decide(evidence, self._config.promotion, self._seed)
@@ -201,6 +205,16 @@ class Learner:
             return self._kept(Job.TUNE, "rejected", decision.reason, decision.detail)
         candidate = Served(f"{self._major + 1}.0", weights, calibration, self._memory(served))
         return self._promote(Job.TUNE, candidate, "better", decision.detail, tick)
+
+    def _has_moved(self, is_odd: NDArray[np.bool_], weights: Weights, tick: Tick) -> bool:
+        """Whether windows that astonish the serving weights are the new ordinary, and to be learnt."""
+        if np.mean(is_odd) <= FEW:
+            return False
+        sample, config = self._samples.calibrate(), self._config
+        seen = Sighting(
+            sample.window_end_ms, self._samples.calibrate_weights(), weights.astonished(sample.values, tick)
+        )
+        return not is_addition(seen, self._now_ms, config.recent_span, config.calibrate_span, config.stratum)
 
     def _calibrate(self, tick: Tick) -> Outcome:
         served, sample = self._serving(), self._samples.calibrate()

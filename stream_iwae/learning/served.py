@@ -37,6 +37,9 @@ class Weights(Protocol):
     def score(self, values: NDArray[np.float64], tick: Tick) -> Scored:
         """Score (N, D) raw values."""
 
+    def astonished(self, values: NDArray[np.float64], tick: Tick) -> NDArray[np.bool_]:
+        """Which of (N, D) raw values lie far beyond the ordinary; none where scores have no common scale."""
+
     def tuned(self, rows: Rows, seed: int, tick: Tick) -> "Weights":
         """A copy, fine-tuned from these weights on more rows."""
 

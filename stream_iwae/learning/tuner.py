@@ -26,7 +26,6 @@ _GATE_STEPS: Final = 1200  # at most, of the model that may leave rows out
 _GATE_TRIM: Final = 0.1
 _GATE_ROWS: Final = 20_000  # at most, that both models are compared on
 _ASTONISHING: Final = 6.9  # nats of a combined score: one row in a thousand
-_MOST_ODD: Final = 0.1  # share of the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +45,15 @@ class IwaeWeights:
         scores = self.scorer.score(values, on_chunk=tick)
         return Scored(scores.scores, scores.bounds, scores.effective_samples)
 
-    def tuned(self, rows: Rows, seed: int, tick: Tick) -> Weights:
-        """Fine-tune a copy: a tenth of the base rate, at most two epochs, pulled to these weights.
+    def astonished(self, values: NDArray[np.float64], tick: Tick) -> NDArray[np.bool_]:
+        """Which of (N, D) raw values only one ordinary window in a thousand would exceed; none without channels."""
+        if self.model.channels is None:
+            return np.zeros(len(values), dtype=np.bool_)
+        return self.scorer.score(values, on_chunk=tick).scores > _ASTONISHING
 
-        Rows that astonish these weights are left out, unless they are so many that the stream has moved.
-        """
-        values = rows.values
-        is_odd = self.scorer.score(values, on_chunk=tick).scores > _ASTONISHING
-        if self.model.channels is not None and np.mean(is_odd) <= _MOST_ODD:
-            values = values[~is_odd]
-        return IwaeWeights.of(tune(self.model, values, seed, on_step=tick))
+    def tuned(self, rows: Rows, seed: int, tick: Tick) -> Weights:
+        """Fine-tune a copy: a tenth of the base rate, at most two epochs, pulled to these weights."""
+        return IwaeWeights.of(tune(self.model, rows.values, seed, on_step=tick))
 
     def cascading(self, threshold: float) -> Weights | None:
         """The same weights, scoring with more samples near this threshold; None where no cascade is configured."""

@@ -51,6 +51,9 @@ def make_batch():
     return make
 
 
+ASTONISHING = 6.0  # standard deviations
+
+
 class GaussianWeights:
     """A stand-in for a network: independent normals, refitted by tuning."""
 
@@ -62,6 +65,10 @@ class GaussianWeights:
         z = (values - self.mean) / self.std
         scores = np.sum(0.5 * z**2 + np.log(self.std), axis=1)
         return Scored(scores, scores, np.full(len(values), 4.0))
+
+    def astonished(self, values, tick):
+        tick()
+        return np.abs((values - self.mean) / self.std).max(axis=1) > ASTONISHING
 
     def tuned(self, rows, seed, tick):
         tick()

@@ -11,6 +11,8 @@ from stream_iwae.learning.learner import Learner
 from stream_iwae.learning.schedule import Job
 from stream_iwae.learning.served import read_calibration
 
+HOUR = 3_600_000
+
 
 @pytest.fixture
 def make_learner(schema, method):
@@ -35,6 +37,14 @@ def cut(batch, *at):
             )
         )
     return parts
+
+
+def together(one, other):
+    """Two batches as one, in order of time."""
+    columns = ("row_ids", "entity_ids", "window_end_ms", "values", "scores", "p_values", "in_incident")
+    joined = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in columns}
+    order = np.argsort(joined["window_end_ms"], kind="stable")
+    return replace(one, **{name: column[order] for name, column in joined.items()})
 
 
 def learn(learner, batches):
@@ -105,6 +115,38 @@ def test_what_moved_for_good_is_learnt_at_the_next_fine_tuning(make_learner, mak
     promoted = [outcome for outcome in outcomes if outcome.job is Job.TUNE and outcome.outcome == "promoted"]
     assert [outcome.version for outcome in promoted][:1] == ["2.0"]
     assert learner.served.weights.mean[0] > 0.15
+
+
+@pytest.mark.parametrize(
+    ("usual_left", "past_hours", "is_learnt"),
+    [
+        pytest.param(1.0, 8, False, id="beside the usual windows"),
+        pytest.param(0.2, 8, True, id="in place of the usual windows"),
+        pytest.param(1.0, 2, True, id="before the usual is known"),
+    ],
+)
+def test_many_odd_windows_are_learnt_only_where_the_stream_has_moved(
+    make_learner, make_stream, monkeypatch, usual_left, past_hours, is_learnt
+):
+    spans = {"interval": f"{past_hours}h", "recent_span": "30m", "calibrate_span": "5h", "stratum": "10m"}
+    learner = make_learner(**spans, tuning_rows=1_000)
+    learn(learner, [make_stream(past_hours)])  # the first model comes in the middle of the first hour
+    version, n_usual = learner.served.version, int(1_000 * usual_left)
+    usual = make_stream(1, start_hour=past_hours, version=version)
+    usual = cut(usual, n_usual)[0] if n_usual < len(usual) else usual
+    usual = replace(usual, window_end_ms=past_hours * HOUR + np.arange(1, n_usual + 1) * HOUR // n_usual)
+    odd = make_stream(1, start_hour=past_hours + 100, mean=20.0, version=version)
+    both = together(usual, replace(odd, window_end_ms=odd.window_end_ms - 100 * HOUR))
+    learnt = []
+    tuned = type(learner.served.weights).tuned
+    monkeypatch.setattr(
+        type(learner.served.weights), "tuned", lambda *given: learnt.append(given[1].values) or tuned(*given)
+    )
+
+    learn(learner, [both])  # and the fine-tuning in the middle of this one
+
+    assert len(learnt) == 1
+    assert (np.max(learnt[0]) > 10) == is_learnt
 
 
 def test_rows_below_the_gate_teach_nothing(make_learner, make_stream):
