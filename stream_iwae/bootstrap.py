@@ -33,16 +33,13 @@ from stream_iwae.config import Config
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.features.config import needed_fields, schema
 from stream_iwae.first_series import show_rekeyer_series, show_service_series, show_trainer_series
-from stream_iwae.learning.tuner import make_learner
 from stream_iwae.outputs import Topics
 from stream_iwae.pipeline import ServingModel, Stages
 from stream_iwae.ports import Clock, Telemetry
 from stream_iwae.rekey_outputs import RekeyTopics
 from stream_iwae.rekeyer import Rekeyer, RekeyerSettings
-from stream_iwae.replay import Replay
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.serving import load_serving_model
-from stream_iwae.trainer import Trainer
 
 _SEED: Final = 0
 _REKEYER_PORT: Final = 2  # after the service's own; the trainer has the one between
@@ -148,6 +145,10 @@ def run_service(path: Path, *, with_trainer: bool, with_rekeyer: bool) -> None:
 
 def run_trainer(path: Path, child_of: int | None = None) -> None:
     """Run the trainer until SIGTERM or SIGINT, or until the service that started it is gone."""
+    # Here, as the service learns nothing: scipy.stats and river are 50 MB that it need not hold.
+    from stream_iwae.learning.tuner import make_learner  # noqa: PLC0415
+    from stream_iwae.trainer import Trainer  # noqa: PLC0415
+
     config = Config.load(path)
     configure_logging("trainer")
     settle_process()
@@ -225,6 +226,9 @@ def run_replay(path: Path, file: Path, alerts: Path | None, model: Path | None) 
     Raises:
         ConfigurationError: A file cannot be read.
     """
+    from stream_iwae.learning.tuner import make_learner  # noqa: PLC0415  # as in `run_trainer`
+    from stream_iwae.replay import Replay  # noqa: PLC0415
+
     config = Config.load(path)
     configure_logging("replay")
     settle_process()

@@ -49,3 +49,13 @@ def test_a_settled_process_uses_one_thread_and_still_collects_cycles():
         torch.set_num_threads(threads)
         gc.unfreeze()
         gc.set_threshold(*threshold)
+
+
+def test_a_service_loads_nothing_that_only_learning_or_the_lab_needs():
+    """Each of them is tens of megabytes, which every replica would hold for nothing."""
+    script = "import sys, stream_iwae.bootstrap; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"scipy", "river", "sklearn", "matplotlib", "pandas"}

@@ -12,7 +12,6 @@ from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 MAX_ABS_SHAPE: Final = 0.5  # beyond, the fit follows single points and thresholds run away
 MIN_SCALE: Final = 1e-6  # nats; scores of single precision are no finer
@@ -132,6 +131,7 @@ class _Sample:
 
 def _posterior(sample: _Sample) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Shapes, logarithms of scales and their probabilities, all (M,), those that matter."""
+    from scipy.optimize import minimize  # noqa: PLC0415  # 40 MB that a service, which only reads tails, never needs
 
     def loss(parameters: NDArray[np.float64]) -> float:
         return -sample.log_likelihood(float(parameters[0]), float(parameters[1])) / (len(sample.excesses) + 1)

@@ -5,6 +5,7 @@ numbers that add up, and counts of values, so memory is bounded by entities and 
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from stream_iwae.windows.merging import Merged
 from stream_iwae.windows.value_counts import ValueCounts
 
 Aggregation = Literal[
@@ -191,29 +193,23 @@ class AggregateConfig(BaseModel):
             case _:
                 return []
 
-    def merged(self) -> list[pl.Expr]:
-        """From the partial columns of a group to one of each."""
-        n, total = pl.col(f"{self.name}.n"), pl.col(f"{self.name}.s")
+    def merged(self, merged: Merged, columns: Callable[[str], Sequence[pl.Series]]) -> list[pl.Series]:
+        """From the partial columns of several parts, by their name, to one of each."""
+        n, total = f"{self.name}.n", f"{self.name}.s"
         match self.aggregate:
             case "count" | "share":
-                return [n.sum()]
+                return [merged.column(columns(n), "sum")]
             case "sum" | "rate" | "mean":
-                return [n.sum(), total.sum()]
+                return [merged.column(columns(n), "sum"), merged.column(columns(total), "sum")]
             case "std":
-                # Chan, Golub, LeVeque 1983, Algorithms for computing the sample variance, equation 2.1.
-                apart = total / n - total.sum() / n.sum()
-                squares = pl.col(f"{self.name}.v")
-                return [
-                    n.sum(),
-                    total.sum(),
-                    pl.when(n > 0).then(squares + n * apart * apart).sum().alias(f"{self.name}.v"),
-                ]
+                squares = merged.squares(columns(f"{self.name}.v"), columns(total), columns(n))
+                return [merged.column(columns(n), "sum"), merged.column(columns(total), "sum"), squares]
             case "min":
-                return [pl.col(f"{self.name}.lo").min()]
+                return [merged.column(columns(f"{self.name}.lo"), "least")]
             case "max":
-                return [pl.col(f"{self.name}.hi").max()]
+                return [merged.column(columns(f"{self.name}.hi"), "greatest")]
             case "last":
-                return [pl.col(f"{self.name}.last").drop_nulls().last()]
+                return [merged.column(columns(f"{self.name}.last"), "last_present")]
             case _:
                 return []
 

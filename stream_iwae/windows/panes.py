@@ -1,6 +1,6 @@
 """Rows of panes -> aggregates per entity, directly or by way of partials that merge."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stream_iwae.windows.aggregates import BY_VALUE, PAST_WINDOWS, AggregateConfig
 from stream_iwae.windows.config import WindowsConfig
+from stream_iwae.windows.merging import Merged, Merging
 from stream_iwae.windows.value_counts import ValueCounts, numbered
 from stream_iwae.windows.value_past import ValuePasts
 
@@ -21,12 +22,12 @@ _NUMBERS: Final = (
     pl.col("offset").min().alias("first_offset"),
     pl.col("offset").max().alias("last_offset"),
 )
-_MERGED_NUMBERS: Final = (
-    pl.col("source").last(),
-    pl.col("n_events").sum(),
-    pl.col("first_offset").min(),
-    pl.col("last_offset").max(),
-)
+_MERGED_NUMBERS: Final[Mapping[str, Merging]] = {
+    "source": "last",
+    "n_events": "sum",
+    "first_offset": "least",
+    "last_offset": "greatest",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,17 +193,20 @@ class Reducer:
         """Partials in time and offset order -> one."""
         if len(parts) == 1:
             return parts[0]
-        together = pl.concat([part.scalars for part in parts], rechunk=True)
-        numbers, entities = numbered(together["entity"])
-        expressions = [expression for aggregate in self._aggregates for expression in aggregate.merged()]
-        grouped = together.with_columns(number=numbers).group_by("number").agg(*_MERGED_NUMBERS, *expressions)
-        scalars = grouped.sort("number").select(entities.alias("entity"), pl.exclude("number"))
+        numbers, entities = numbered(pl.concat([part.scalars["entity"] for part in parts], rechunk=True))
         renamed = np.split(numbers, np.cumsum([part.scalars.height for part in parts])[:-1])
+        merged = Merged(renamed, len(entities))
+
+        def of_parts(name: str) -> list[pl.Series]:
+            return [part.scalars[name] for part in parts]
+
+        columns = [merged.column(of_parts(name), how) for name, how in _MERGED_NUMBERS.items()]
+        columns += [column for aggregate in self._aggregates for column in aggregate.merged(merged, of_parts)]
         counts = {
             name: ValueCounts.merge([part.counts[name] for part in parts], renamed).bounded(self._max_distinct)
             for name in self._counted
         }
-        return Partial(scalars, counts)
+        return Partial(pl.DataFrame([entities.alias("entity"), *columns]), counts)
 
     def _finish(self, partial: Partial) -> pl.DataFrame:
         """A partial -> one finished row an entity, sorted by entity."""

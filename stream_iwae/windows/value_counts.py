@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _SHIFT: Final = np.uint64(32)
 _LOW: Final = np.uint64(2**32 - 1)
+_SLICE: Final = 65_536  # pairs that are renumbered at once
 
 
 def numbered(column: pl.Series) -> tuple[NDArray[np.uint32], pl.Series]:
@@ -56,11 +57,15 @@ class ValueCounts:
         """Add counts up; `entities[i]` gives the merged number of each entity of `parts[i]`."""
         numbers, values = numbered(pl.concat([part.values for part in parts], rechunk=True))
         per_part = np.split(numbers, np.cumsum([len(part.values) for part in parts])[:-1])
-        keys = [
-            (renamed[part.entities].astype(np.uint64) << _SHIFT) | renumbered[part.keys & _LOW]
-            for part, renamed, renumbered in zip(parts, entities, per_part, strict=True)
-        ]
-        return cls(values, *_summed(np.concatenate(keys), np.concatenate([part.n for part in parts])))
+        keys = np.empty(sum(map(len, parts)), dtype=np.uint64)
+        at = 0
+        for part, renamed, renumbered in zip(parts, entities, per_part, strict=True):
+            for start in range(0, len(part), _SLICE):  # slices of what may be millions: the temporaries stay small
+                pairs = part.keys[start : start + _SLICE]
+                of_entity = renamed[(pairs >> _SHIFT).astype(np.intp)].astype(np.uint64) << _SHIFT
+                keys[at : at + len(pairs)] = of_entity | renumbered[(pairs & _LOW).astype(np.intp)]
+                at += len(pairs)
+        return cls(values, *_summed(keys, np.concatenate([part.n for part in parts])))
 
     def bounded(self, limit: int) -> Self:
         """Keep the `limit` most frequent values of each entity; among equals the earlier seen."""
@@ -149,9 +154,9 @@ def _summed(keys: NDArray[np.uint64], n: NDArray[np.int64]) -> tuple[NDArray[np.
     if not len(keys):
         return keys, n
     order = pl.Series(keys).arg_sort().to_numpy()
-    ascending = keys[order]
-    starts = _starts(ascending)
-    return ascending[starts], np.add.reduceat(n[order], starts)
+    keys = keys[order]
+    starts = _starts(keys)
+    return keys[starts], np.add.reduceat(n[order], starts)
 
 
 def _starts(ascending: NDArray[np.uint64]) -> NDArray[np.intp]:
