@@ -13,7 +13,8 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 import numpy as np
 from against_quix import against_quix
-from flows import a_config, a_model, a_pool, minute
+from backlog import backlog
+from flows import EVENTS_A_WINDOW, a_config, a_model, a_pool, minute
 from ingest import bare_poll, ingest
 from latency import latency
 from partitions import cost_by_partitions, spread
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from service import service_cost
 from sizes import table
+from soak import soak
 
 from stream_iwae.bootstrap import settle_process, stages_of
 from stream_iwae.lab.local_kafka import local_kafka
@@ -29,7 +31,8 @@ from stream_iwae.lab.publish import MessagePublisher, create_topic
 
 TOPIC = "bench"
 ENTITIES = 5_000
-PARTS = ("ingest", "service", "quix", "partitions", "rekey", "latency", "sizes")
+PARTS = ("ingest", "service", "quix", "partitions", "rekey", "latency", "sizes", "backlog")
+LONG = ("soak",)  # only where it is asked for
 HALF, NEARLY_FULL = 0.5, 0.9  # of what the service takes
 CLIENTS = {"kafka-python": 60_000, "confluent": 120_000}  # and what the whole service should take, events/s
 
@@ -125,9 +128,36 @@ def size_rows(n_events: int) -> Iterator[Row]:
         yield row(f"{name}-memory", found["peak_mb"], "MB", f"{found['added_mb']:,.0f} MB more than idle")
 
 
-def all_rows(servers: str, wanted: set[str], n_events: int) -> Iterator[Row]:
+def backlog_rows(servers: str, blob: bytes, n_events: int) -> Iterator[Row]:
+    """Everything waits, and the scorer is slow."""
+    n_entities = min(50_000, n_events // 40)
+    found = backlog(servers, blob, n_entities, n_events // EVENTS_A_WINDOW // n_entities)
+    assert found.fates == found.expected, f"{found.fates}, not {found.expected}"
+    assert found.scored == found.n_windows, f"{found.scored} windows scored of {found.n_windows}"
+    early_mb, late_mb = found.rss_mb
+    yield row("backlog-seconds", found.seconds, "s", f"{found.fates}; each met its one fate")
+    yield row("backlog-left", found.left, "records", "target 0")
+    yield row("backlog-rebalances", found.rebalances - 1, "after the first assignment", f"{found.memberships}")
+    yield row("backlog-longest-standstill", found.longest_wave_s, "s", "max_poll_interval 10 s")
+    yield row("backlog-memory", late_mb, "MB", f"second quarter {early_mb:,.0f} MB", late_mb / early_mb)
+    yield row("backlog-delay", found.most_lag_s, "s", "the most that consumer_lag_seconds told")
+
+
+def soak_rows(servers: str, blob: bytes, rate: float, minutes: float) -> Iterator[Row]:
+    """For a long time at half load."""
+    found = soak(servers, blob, HALF * rate, minutes, warm_up=minutes / 6)
+    paced = f"{minutes:.0f} minutes at {found.pace:,.0f} events/s, the service takes {rate:,.0f}"
+    yield row("soak-memory", found.rss_mb, "MB", paced)
+    yield row("soak-memory-growth", found.growth, "share", "target .02", found.growth / 0.02)
+    yield row("soak-peak-growth", found.peak_growth, "share", "highest of the last tenth to that of the first")
+    yield row("soak-files", found.files, "more files", "target 0")
+    yield row("soak-threads", found.threads, "more threads", "target 0")
+    yield row("soak-lag", found.most_lag, "records", "the most after the warm-up")
+
+
+def all_rows(servers: str, wanted: set[str], n_events: int, minutes: float) -> Iterator[Row]:
     """Whatever is wanted, in the order of the table."""
-    if {"ingest", "service", "latency"} & wanted:
+    if {"ingest", "service", "latency", "soak"} & wanted:
         fill(servers, n_events)
     blob = a_model(config := a_config(servers, TOPIC), stages_of(config))
     if "ingest" in wanted:
@@ -146,22 +176,36 @@ def all_rows(servers: str, wanted: set[str], n_events: int) -> Iterator[Row]:
             yield from latency_rows(servers, blob, load, rate)
     if "sizes" in wanted:
         yield from size_rows(n_events // 2)
+    if "backlog" in wanted:
+        yield from backlog_rows(servers, blob, n_events)
+    if "soak" in wanted:
+        yield from soak_rows(servers, blob, service_rate(servers, blob, n_events, "kafka-python"), minutes)
+
+
+def _keep(rows: list[Row]) -> None:
+    """Write the rows, in place of those of the same name; others stay."""
+    path = Path(__file__).with_name("results.json")
+    former = {entry["name"]: entry for entry in json.loads(path.read_text())} if path.exists() else {}
+    path.write_text(json.dumps(list({**former, **{entry["name"]: entry for entry in rows}}.values()), indent=2) + "\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=5_000_000, help="on the topic before anything is measured")
-    parser.add_argument("--only", choices=PARTS, action="append", help="one of them; may be given several times")
+    parser.add_argument(
+        "--only", choices=(*PARTS, *LONG), action="append", help="one of them; may be given several times"
+    )
+    parser.add_argument("--minutes", type=float, default=30, help="of the soak")
     options = parser.parse_args()
     settle_process()
     rows: list[Row] = []
     console = Console()
     with local_kafka() as kafka:
         console.print(f"{options.events:,} events")
-        for found in all_rows(kafka.bootstrap_servers, set(options.only or PARTS), options.events):
+        for found in all_rows(kafka.bootstrap_servers, set(options.only or PARTS), options.events, options.minutes):
             rows.append(found)
             console.print(found)
-    Path(__file__).with_name("results.json").write_text(json.dumps(rows, indent=2) + "\n")
+    _keep(rows)
     shown = Table("name", "value", "unit", "rival", "ratio")
     for entry in rows:
         shown.add_row(*(f"{v:,.4g}" if isinstance(v, float) else str(v) for v in entry.values()))

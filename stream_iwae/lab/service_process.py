@@ -28,6 +28,7 @@ class ServiceError(StreamIwaeError):
 class ServiceProcess:
     """`stream-iwae run` on a configuration; its port is read from its log."""
 
+    program: tuple[str, ...] = ("-m", "stream_iwae")
     command = "run"
     component = "service"
 
@@ -35,7 +36,7 @@ class ServiceProcess:
         self._log = log
         self._port: int | None = None
         with log.open("wb") as file:
-            command = [sys.executable, "-m", "stream_iwae", self.command, "--config", str(config), *options]
+            command = [sys.executable, *self.program, self.command, "--config", str(config), *options]
             # A session of its own: Ctrl-C reaches the demo, which stops the service in order.
             self._process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
 
