@@ -35,12 +35,7 @@ class Partial:
     """What rows of one pane, or of several, come to."""
 
     scalars: pl.DataFrame  # (E,): entity, source, n_events, first_offset, last_offset, partial columns
-    counts: dict[str, ValueCounts]  # what is counted -> counts, entities numbered by their row in `scalars`
-
-    @property
-    def size(self) -> int:
-        """Rows of the largest table."""
-        return max([self.scalars.height, *(len(counts) for counts in self.counts.values())])
+    counts: dict[str, list[ValueCounts]]  # what is counted -> counts that add up, entities numbered by `scalars`
 
 
 @dataclass(slots=True)
@@ -111,9 +106,10 @@ class Reducer:
 
     def _compact(self, pane: Pane) -> None:
         """Merge once the newer partials outweigh the first, so that memory is bounded and work stays linear."""
-        first, *newer = pane.partials
-        if sum(partial.size for partial in newer) > max(first.size, CHUNK_ROWS):
-            pane.partials = [self._merge(pane.partials)]
+        rows = [partial.scalars.height for partial in pane.partials]
+        tables = ([table for partial in pane.partials for table in partial.counts[name]] for name in self._counted)
+        if _outweigh(rows) or any(_outweigh(list(map(len, several))) for several in tables):
+            pane.partials = [self._merge(pane.partials, is_whole=False)]
 
     # --- closing --------------------------------------------------------------------------------
 
@@ -164,7 +160,7 @@ class Reducer:
 
     def by_partials(self, end: int, panes: Sequence[Pane]) -> pl.DataFrame:
         """One window of many events -> one finished row an entity, sorted by entity."""
-        merged = self._merge([partial for pane in panes for partial in self._partials(pane)])
+        merged = self._merge([partial for pane in panes for partial in self._partials(pane)], is_whole=True)
         return self._finish(merged).with_columns(window_end_ms=pl.lit(end, dtype=pl.Int64))
 
     # --- partials -------------------------------------------------------------------------------
@@ -186,12 +182,18 @@ class Reducer:
         grouped = rows.with_columns(number=numbers).group_by("number").agg(*_NUMBERS, *partials).sort("number")
         scalars = grouped.select(entities.alias("entity"), pl.exclude("number"))
         counted = rows.select(**self._counted)
-        counts = {name: ValueCounts.count(numbers, counted[name]).bounded(self._max_distinct) for name in self._counted}
+        counts = {
+            name: [ValueCounts.count(numbers, counted[name]).bounded(self._max_distinct)] for name in self._counted
+        }
         return Partial(scalars, counts)
 
-    def _merge(self, parts: Sequence[Partial]) -> Partial:
-        """Partials in time and offset order -> one."""
-        if len(parts) == 1:
+    def _merge(self, parts: Sequence[Partial], *, is_whole: bool) -> Partial:
+        """Partials in time and offset order -> one.
+
+        Counts are added up where the newer ones outweigh the first: an entity may have many values, and all pairs would
+        be sorted anew for each few entities. `is_whole`: in any case.
+        """
+        if len(parts) == 1 and all(len(tables) == 1 for tables in parts[0].counts.values()):
             return parts[0]
         numbers, entities = numbered(pl.concat([part.scalars["entity"] for part in parts], rechunk=True))
         renamed = np.split(numbers, np.cumsum([part.scalars.height for part in parts])[:-1])
@@ -202,10 +204,13 @@ class Reducer:
 
         columns = [merged.column(of_parts(name), how) for name, how in _MERGED_NUMBERS.items()]
         columns += [column for aggregate in self._aggregates for column in aggregate.merged(merged, of_parts)]
-        counts = {
-            name: ValueCounts.merge([part.counts[name] for part in parts], renamed).bounded(self._max_distinct)
-            for name in self._counted
-        }
+        counts = {}
+        for name in self._counted:
+            tables = [(table, rows) for part, rows in zip(parts, renamed, strict=True) for table in part.counts[name]]
+            if is_whole or _outweigh([len(table) for table, _ in tables]):
+                counts[name] = [ValueCounts.merge(tables).bounded(self._max_distinct)]
+            else:
+                counts[name] = [table.renumbered(rows) for table, rows in tables]
         return Partial(pl.DataFrame([entities.alias("entity"), *columns]), counts)
 
     def _finish(self, partial: Partial) -> pl.DataFrame:
@@ -218,7 +223,13 @@ class Reducer:
             if expression is not None:
                 columns.append(expression)
             else:
-                found = self._of_counts(aggregate, partial.counts[aggregate.counted], one_window)
+                (counts,) = partial.counts[aggregate.counted]
+                found = self._of_counts(aggregate, counts, one_window)
                 columns.append(pl.Series(aggregate.name, found, nan_to_null=True))
         leading = ("entity", "source", "n_events", "first_offset", "last_offset")
         return frame.select(*leading, *columns).sort("entity")
+
+
+def _outweigh(sizes: Sequence[int]) -> bool:
+    """Whether what came after the first is more than it."""
+    return sum(sizes[1:]) > max(sizes[0], CHUNK_ROWS)

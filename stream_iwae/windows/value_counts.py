@@ -53,19 +53,26 @@ class ValueCounts:
         return cls(values, keys[starts], np.diff(starts, append=len(keys)))
 
     @classmethod
-    def merge(cls, parts: Sequence[Self], entities: Sequence[NDArray[np.uint32]]) -> Self:
-        """Add counts up; `entities[i]` gives the merged number of each entity of `parts[i]`."""
-        numbers, values = numbered(pl.concat([part.values for part in parts], rechunk=True))
-        per_part = np.split(numbers, np.cumsum([len(part.values) for part in parts])[:-1])
-        keys = np.empty(sum(map(len, parts)), dtype=np.uint64)
+    def merge(cls, parts: "Sequence[tuple[ValueCounts, NDArray[np.uint32]]]") -> Self:
+        """Add counts up; each comes with the merged number of each of its entities."""
+        numbers, values = numbered(pl.concat([part.values for part, _ in parts], rechunk=True))
+        per_part = np.split(numbers, np.cumsum([len(part.values) for part, _ in parts])[:-1])
+        keys = np.empty(sum(len(part) for part, _ in parts), dtype=np.uint64)
         at = 0
-        for part, renamed, renumbered in zip(parts, entities, per_part, strict=True):
+        for (part, entities), renumbered in zip(parts, per_part, strict=True):
             for start in range(0, len(part), _SLICE):  # slices of what may be millions: the temporaries stay small
                 pairs = part.keys[start : start + _SLICE]
-                of_entity = renamed[(pairs >> _SHIFT).astype(np.intp)].astype(np.uint64) << _SHIFT
-                keys[at : at + len(pairs)] = of_entity | renumbered[(pairs & _LOW).astype(np.intp)]
+                keys[at : at + len(pairs)] = _of_entities(pairs, entities) | renumbered[(pairs & _LOW).astype(np.intp)]
                 at += len(pairs)
-        return cls(values, *_summed(keys, np.concatenate([part.n for part in parts])))
+        return cls(values, *_summed(keys, np.concatenate([part.n for part, _ in parts])))
+
+    def renumbered(self, entities: NDArray[np.uint32]) -> Self:
+        """The same counts; entity i becomes `entities[i]`, which differ."""
+        keys = _of_entities(self.keys, entities) | (self.keys & _LOW)
+        if np.all(keys[1:] > keys[:-1]):  # those that were first keep their order, and often their numbers
+            return type(self)(self.values, keys, self.n)
+        order = np.argsort(keys)
+        return type(self)(self.values, keys[order], self.n[order])
 
     def bounded(self, limit: int) -> Self:
         """Keep the `limit` most frequent values of each entity; among equals the earlier seen."""
@@ -148,6 +155,11 @@ class ValueCounts:
         out = np.full(n_entities, np.nan)
         out[self.entities[self._starts]] = found
         return out
+
+
+def _of_entities(keys: NDArray[np.uint64], entities: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """The upper half of each key, for entities numbered anew."""
+    return entities[(keys >> _SHIFT).astype(np.intp)].astype(np.uint64) << _SHIFT
 
 
 def _summed(keys: NDArray[np.uint64], n: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

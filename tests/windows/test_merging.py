@@ -2,7 +2,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from stream_iwae.windows import panes
+from stream_iwae.windows.aggregates import AggregateConfig
+from stream_iwae.windows.config import WindowsConfig
 from stream_iwae.windows.merging import Merged
+from stream_iwae.windows.panes import Pane, Reducer
 
 THREE_ROWS = Merged([np.array([0, 1], dtype=np.uint32), np.array([2, 1], dtype=np.uint32)], 3)
 
@@ -48,3 +52,22 @@ def test_an_entity_without_values_has_no_squares():
     nothing = [pl.Series("x", [0.0, 0.0])] * 2
 
     assert THREE_ROWS.squares(nothing, nothing, [pl.Series("x", [0, 0])] * 2).to_list() == [0.0, 0.0, 0.0]
+
+
+def test_what_a_pane_holds_of_entities_does_not_grow_with_the_values_they_have(monkeypatch):
+    """Counts of values are added up seldom, as they are many; the rows of entities must not wait for that."""
+    monkeypatch.setattr(panes, "CHUNK_ROWS", 20)
+    distinct = AggregateConfig.model_validate({"name": "values", "aggregate": "distinct", "field": "x"})
+    reducer = Reducer(WindowsConfig(), [distinct])
+    pane, n = Pane(0, 0, 0), 4_000
+    rows = {
+        "entity": [f"h{i % 20}" for i in range(n)],
+        "source": [""] * n,
+        "offset": range(n),
+        "x": map(float, range(n)),
+    }
+
+    reducer.hold(pane, pl.DataFrame(rows))
+
+    assert sum(partial.scalars.height for partial in pane.partials) <= 2 * 20
+    assert reducer.by_partials(60_000, [pane])["values"].to_list() == [n / 20] * 20
