@@ -68,7 +68,9 @@ def read_rate(config: Config, n_events: int) -> float:
     assigned: frozenset[int] = frozenset()
     while not assigned:
         assigned = source.poll(0.2).assigned
-    intakes = {partition: Intake(stages.events, needed, stages.rekey) for partition in assigned}
+    intakes = {
+        partition: Intake(stages.events, needed, stages.rekey, stages.windows.max_entities) for partition in assigned
+    }
     windows = {
         partition: WindowOperator(stages.windows, aggregates(stages.features), partition) for partition in assigned
     }

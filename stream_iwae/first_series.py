@@ -41,7 +41,9 @@ def show_trainer_series(telemetry: Telemetry) -> None:
 def _show_fates(telemetry: Telemetry, topic: str, events: EventsConfig) -> None:
     for reject in RejectReason:
         telemetry.count("events_rejected", 0, topic=topic, reason=reject)
-    for skip in sorted({"empty", *(rule.reason for rule in events.skip)}):
+    is_counting = any(field.counter == "cumulative" for field in events.fields.values())
+    counting = {"first_sample", "out_of_order", "too_many_series"} if is_counting else set()
+    for skip in sorted({"empty", *(rule.reason for rule in events.skip), *counting}):
         telemetry.count("events_skipped", 0, topic=topic, reason=skip)
     for outcome in _COMMITS:
         telemetry.count("consumer_commits", 0, outcome=outcome)

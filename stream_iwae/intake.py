@@ -7,7 +7,7 @@ from typing import Any
 
 from stream_iwae.batches import RecordBatch
 from stream_iwae.events.config import EventsConfig
-from stream_iwae.events.counters import CounterTracker
+from stream_iwae.events.counters import SERIES_AN_ENTITY, CounterTracker
 from stream_iwae.events.decode import Decoded, Decoder
 from stream_iwae.rekey.config import RekeyConfig
 from stream_iwae.rekey.progress import events_digest
@@ -18,19 +18,21 @@ from stream_iwae.state import KeyedState
 class Intake:
     """Decodes the records of one partition and takes the differences of its counters."""
 
-    def __init__(self, events: EventsConfig, needed: Collection[str], rekey: RekeyConfig | None) -> None:
+    def __init__(
+        self, events: EventsConfig, needed: Collection[str], rekey: RekeyConfig | None, max_entities: int
+    ) -> None:
         decoder = Decoder(events, needed)
         self._rekeyed: RekeyedReader | None = None
         if rekey is not None:
             self._rekeyed = RekeyedReader(decoder.schema, events_digest(events, needed), rekey.forget_after)
         self._reader: Decoder | RekeyedReader = self._rekeyed or decoder
-        self._counters = CounterTracker(events)
+        self._counters = CounterTracker(events, SERIES_AN_ENTITY * max_entities)
 
     def read(self, records: RecordBatch) -> Decoded:
-        """What became of the records; first samples of a counter are skipped."""
+        """What became of the records; samples of a counter that have no difference are skipped."""
         decoded = self._reader.decode(records)
-        events, first_samples = self._counters.difference(decoded.events)
-        return replace(decoded, events=events, skipped=Counter(decoded.skipped) + Counter(first_samples))
+        events, without_difference = self._counters.difference(decoded.events)
+        return replace(decoded, events=events, skipped=Counter(decoded.skipped) + Counter(without_difference))
 
     def history_end(self, records: RecordBatch, until: int) -> int:
         """The first offset that is not history, as far as these records tell; at least `until`."""

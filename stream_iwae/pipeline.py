@@ -146,7 +146,7 @@ class Pipeline:
         """`on_unscored` hears of the windows that no model has judged; nothing published depends on it."""
         self.partition = partition
         self._stages = stages
-        self._intake = Intake(stages.events, needed_fields(stages.features), stages.rekey)
+        self._intake = Intake(stages.events, needed_fields(stages.features), stages.rekey, stages.windows.max_entities)
         self._windows = WindowOperator(stages.windows, aggregates(stages.features), partition)
         self._extractor = FeatureExtractor(stages.features, stages.events.field_types())
         self.schema = self._extractor.schema

@@ -32,7 +32,9 @@ COUNTERS: Final = {
     "events_forwarded": Family(("topic",), "Events that the re-keyer sent on, in place of aggregated + late."),
     "events_late": Family(("topic",), "Events whose pane had ended at or before the watermark."),
     "events_rejected": Family(("topic", "reason"), "Events that could not be used; they are dead letters."),
-    "events_skipped": Family(("topic", "reason"), "Events in order but not for us: markers, first samples."),
+    "events_skipped": Family(
+        ("topic", "reason"), "Events in order but not for us: markers, first samples, excess series."
+    ),
     "events_folded": Family((), "Aggregated events of entities past max_entities, folded into one."),
     "consumer_gap_records": Family(("topic",), "Records that retention deleted before they were read."),
     "consumer_rebalances": Family((), "Changes of the assignment."),
