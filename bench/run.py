@@ -152,7 +152,8 @@ def soak_rows(servers: str, blob: bytes, rate: float, minutes: float) -> Iterato
     yield row("soak-peak-growth", found.peak_growth, "share", "highest of the last tenth to that of the first")
     yield row("soak-files", found.files, "more files", "target 0")
     yield row("soak-threads", found.threads, "more threads", "target 0")
-    yield row("soak-lag", found.most_lag, "records", "the most after the warm-up")
+    held_back = f"the most after the warm-up; the sender waited {found.held_back_s:.0f} s for the service"
+    yield row("soak-lag", found.most_lag, "records", held_back)
 
 
 def all_rows(servers: str, wanted: set[str], n_events: int, minutes: float) -> Iterator[Row]:

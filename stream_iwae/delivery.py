@@ -121,3 +121,16 @@ class Delivery(Generic[C]):
             self._telemetry.progress("commit", self._clock.monotonic_s())
             self._telemetry.count("consumer_commits", outcome="committed")
             self._finish(done)
+
+
+def tell_passed_over(batch: tuple[int, int, int], topic: str, telemetry: Telemetry, log: Log) -> None:
+    """Count the records of a batch that was too large to unpack, and say where they are: they have no other fate."""
+    partition, offset, n_records = batch
+    telemetry.count("consumer_oversized_records", n_records, topic=topic)
+    log.error(
+        "a compressed batch unpacks to more than kafka.max_unpacked and is passed over; restrict who may write here",
+        topic=topic,
+        partition=partition,
+        offset=offset,
+        records=n_records,
+    )

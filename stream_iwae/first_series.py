@@ -15,7 +15,7 @@ def show_service_series(telemetry: Telemetry, topic: str, events: EventsConfig) 
     """Make the labelled counters of the service appear."""
     for name in ("events_consumed", "bytes_consumed", "events_aggregated", "events_late"):
         telemetry.count(name, 0, topic=topic)
-    for name in ("consumer_gap_records", "consumer_stalls"):
+    for name in ("consumer_gap_records", "consumer_oversized_records", "consumer_stalls"):
         telemetry.count(name, 0, topic=topic)
     _show_fates(telemetry, topic, events)
     for severity in _SEVERITIES:
@@ -25,7 +25,8 @@ def show_service_series(telemetry: Telemetry, topic: str, events: EventsConfig) 
 
 def show_rekeyer_series(telemetry: Telemetry, topic: str, events: EventsConfig) -> None:
     """Make the labelled counters of the re-keyer appear."""
-    for name in ("events_consumed", "bytes_consumed", "events_forwarded", "consumer_gap_records"):
+    fates = ("events_consumed", "bytes_consumed", "events_forwarded")
+    for name in (*fates, "consumer_gap_records", "consumer_oversized_records"):
         telemetry.count(name, 0, topic=topic)
     _show_fates(telemetry, topic, events)
 

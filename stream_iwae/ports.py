@@ -16,6 +16,7 @@ class Polled:
     revoked: frozenset[int] = frozenset()  # given up in a rebalance
     lost: frozenset[int] = frozenset()  # taken away without a say: abort what is open
     gaps: tuple[tuple[int, int], ...] = ()  # (partition, records that retention deleted before they were read)
+    passed_over: tuple[tuple[int, int, int], ...] = ()  # batches too large to unpack: (partition, offset, records)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stream_iwae.batches import NEVER_MS, RecordBatch
-from stream_iwae.delivery import Delivery, Log
+from stream_iwae.delivery import Delivery, Log, tell_passed_over
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.events.config import EventsConfig
 from stream_iwae.ports import Clock, CommittedOffset, EventSource, OutputRecord, OutputSink, Polled, Telemetry
@@ -93,6 +93,8 @@ class Rekeyer:
         self._follow_assignment(polled)
         for partition, lost in polled.gaps:
             self._count_gap(partition, lost)
+        for batch in polled.passed_over:
+            tell_passed_over(batch, self._source.topic, self._telemetry, self._log)
         self._records.extend(polled.records)
 
     def _is_full(self) -> bool:

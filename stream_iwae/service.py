@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stream_iwae.batches import RecordBatch, entity_object
-from stream_iwae.delivery import Delivery, Log
+from stream_iwae.delivery import Delivery, Log, tell_passed_over
 from stream_iwae.errors import ArtefactError, ConfigurationError
 from stream_iwae.incidents.alert import rfc3339
 from stream_iwae.learning.provisional import Provisional
@@ -123,6 +123,8 @@ class Service:
         self._follow_assignment(polled)
         for partition, lost in polled.gaps:
             self._count_gap(partition, lost)
+        for batch in polled.passed_over:
+            tell_passed_over(batch, self._source.topic, self._telemetry, self._log)
         self._records.extend(polled.records)
 
     def _keep_alive(self) -> None:

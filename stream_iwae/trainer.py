@@ -6,9 +6,10 @@ beyond the rows is in the artefact. Offsets are committed with each announcement
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from stream_iwae.batches import RecordBatch
+from stream_iwae.delivery import Log, tell_passed_over
 from stream_iwae.errors import ArtefactError, StaleGroupError, StateError
 from stream_iwae.learning.learner import Learner, Outcome
 from stream_iwae.learning.schedule import Job
@@ -19,16 +20,6 @@ _POLL_TIMEOUT_S: Final = 0.5
 _KEEP_ALIVE_S: Final = 5.0  # poll at least this often while training, to stay the owner of the topic
 _REPORT_S: Final = 5.0
 _REST: Final = 4.0  # after a job of n seconds none begins for 4 n: rows may come faster than in real time
-
-
-class Log(Protocol):
-    """Events with fields."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Say what happened."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Say what an operator may want to change."""
 
 
 class _InterruptedError(Exception):
@@ -83,6 +74,8 @@ class Trainer:
         polled = self._source.poll(timeout_s)
         self._last_poll_s = self._clock.monotonic_s()
         self._telemetry.progress("trainer", self._last_poll_s)
+        for batch in polled.passed_over:
+            tell_passed_over(batch, self._source.topic, self._telemetry, self._log)
         return polled
 
     def _follow(self, polled: Polled) -> None:

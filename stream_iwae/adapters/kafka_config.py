@@ -49,6 +49,9 @@ class KafkaConfig(BaseModel):
     max_poll_interval: Milliseconds = 300_000
     transaction_timeout: Milliseconds = 60_000
     connect_timeout: Milliseconds = 15_000
+    max_unpacked: Bytes = Field(
+        67_108_864, ge=1_048_576, description="Compressed batches that unpack to more are passed over; not by confluent"
+    )
     max_message: Bytes = Field(1_048_576, description="Largest record that the brokers take")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None

@@ -2,16 +2,19 @@
 
 The client builds two objects for each record and reads each of its numbers by a call; that is most of what an
 event costs a service in Python. We need the offset, the time and the value: here a record is a tuple of them,
-read in one loop over the bytes of its batch. Checksums, compression, aborted transactions and positions stay
-the client's own. See docs/adr/0004; it rests on private names of the client, whose version is pinned.
+read in one loop over the bytes of its batch. Checksums, aborted transactions and positions stay the client's own.
+See docs/adr/0004; it rests on private names of the client, whose version is pinned. A batch that unpacks to too much
+is passed over, and told of.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from kafka import KafkaConsumer
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
 from kafka.errors import CorruptRecordError
+
+from stream_iwae.adapters.unpacking import TooLargeError, unpacked
 
 Record = tuple[int, int, bytes | None]
 """Offset, record time in milliseconds, value."""
@@ -20,13 +23,27 @@ _NONE: Final = 1  # a size of -1 in zigzag form: there is no key, or no value
 _NEWEST_FORMAT: Final = 2  # magic of a batch; older ones come from before Kafka 0.11
 
 
-def read_plain_records(consumer: KafkaConsumer) -> None:
-    """Let `consumer.poll` give tuples (offset, time in ms, value) instead of objects."""
-    consumer._fetcher.PartitionRecords = _PlainRecords  # noqa: SLF001  # there is no public way
+def read_plain_records(consumer: KafkaConsumer, max_unpacked: int, tell: Callable[[int, int, int], None]) -> None:
+    """Let `consumer.poll` give tuples (offset, time in ms, value) instead of objects.
+
+    Args:
+        consumer: Whose records.
+        max_unpacked: Bytes that a compressed batch may unpack to.
+        tell: Called with the partition, the first offset and the number of records of a batch that is larger.
+    """
+
+    class Bounded(_PlainRecords):
+        bound = max_unpacked
+        on_too_large = staticmethod(tell)
+
+    consumer._fetcher.PartitionRecords = Bounded  # noqa: SLF001  # there is no public way
 
 
 class _PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the client publishes no types
     """The records of one fetch of one partition."""
+
+    bound: int
+    on_too_large: Callable[[int, int, int], None]
 
     def _maybe_skip_record(self, record: Record) -> bool:
         """Whether it lies before the fetch offset: a batch comes whole even if it is asked for from its middle."""
@@ -49,7 +66,13 @@ class _PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
                 if self._is_hidden(batch):
                     self.next_fetch_offset = batch.next_offset
                     continue
-                found = plain_records(batch)
+                try:
+                    found = plain_records(batch, self.bound)
+                except TooLargeError:
+                    if batch.last_offset >= self.fetch_offset:
+                        self.on_too_large(tp.partition, batch.base_offset, batch.records_count)
+                    self.next_fetch_offset = batch.next_offset
+                    continue
             else:
                 found = [self._of_old_format(record) for record in batch]
             self.records_read += len(found)
@@ -76,16 +99,19 @@ class _PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the clie
         return bool(batch.is_control_batch)
 
 
-def plain_records(batch: Any) -> list[Record]:  # noqa: C901  # a call for each number would cost more than all else
+def plain_records(  # noqa: C901  # a call for each number would cost more than all else
+    batch: Any, max_unpacked: int
+) -> list[Record]:
     """The records of one batch of the newest format, as (offset, time in ms, value).
 
     Raises:
         CorruptRecordError: The bytes are no such batch.
+        TooLargeError: It unpacks to more than `max_unpacked` bytes.
 
     Source: Kafka's documentation, section 5.3.2, Record.
     """
-    batch._maybe_uncompress()  # noqa: SLF001
-    data = bytes(memoryview(batch._buffer)[batch._pos :])  # noqa: SLF001
+    packed = bytes(memoryview(batch._buffer)[batch._pos :])  # noqa: SLF001
+    data = unpacked(batch.compression_type, packed, max_unpacked)
     base_offset, base_ms = batch.base_offset, batch.first_timestamp
     appended_ms = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
     records: list[Record] = []

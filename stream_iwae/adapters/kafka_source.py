@@ -33,6 +33,7 @@ class KafkaEventSource:
         self.topic = topic
         self._config = config
         self._changes = _Changes()
+        self._passed_over: list[tuple[int, int, int]] = []
         self._consumer = connected(
             config,
             lambda: KafkaConsumer(
@@ -60,7 +61,7 @@ class KafkaEventSource:
         keep_finished_joins(self._consumer)
         self._token: GroupToken = self._consumer.group_metadata()
         tell_settled(self._consumer, self._changes.settle)
-        read_plain_records(self._consumer)
+        read_plain_records(self._consumer, config.max_unpacked, self._pass_over)
         self._consumer.subscribe([topic], listener=self._changes)
 
     def poll(self, timeout_s: float) -> Polled:
@@ -84,7 +85,12 @@ class KafkaEventSource:
             for partition, fetched in sorted(found.items())
             if fetched and partition.partition not in assigned
         )
-        return Polled(records, assigned, revoked, lost, gaps)
+        passed_over = tuple(batch for batch in self._passed_over if batch[0] not in assigned)
+        self._passed_over.clear()
+        return Polled(records, assigned, revoked, lost, gaps, passed_over)
+
+    def _pass_over(self, partition: int, offset: int, n_records: int) -> None:
+        self._passed_over.append((partition, offset, n_records))
 
     def _seek_to_beginning(self, error: OffsetOutOfRangeError) -> tuple[tuple[int, int], ...]:
         """Go on at the first record there is; how many were lost to retention, by partition."""

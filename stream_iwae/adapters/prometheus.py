@@ -37,6 +37,7 @@ COUNTERS: Final = {
     ),
     "events_folded": Family((), "Aggregated events of entities past max_entities, folded into one."),
     "consumer_gap_records": Family(("topic",), "Records that retention deleted before they were read."),
+    "consumer_oversized_records": Family(("topic",), "Records of batches beyond kafka.max_unpacked, passed over."),
     "consumer_rebalances": Family((), "Changes of the assignment."),
     "consumer_stalls": Family(("topic",), "Partitions that stood still although there was more to read."),
     "consumer_commits": Family(("outcome",), "Transactions by outcome; only `committed` is ordinary."),

@@ -37,7 +37,7 @@ def by_the_client(data):
 
 
 def plain(data):
-    return plain_records(DefaultRecordBatch(memoryview(data)))
+    return plain_records(DefaultRecordBatch(memoryview(data)), 2**30)
 
 
 @given(RECORDS, st.sampled_from([0, 1, 2, 3, 4]), st.sampled_from([1, 3, 9_000, 200_000]))
@@ -106,7 +106,7 @@ def test_a_topic_of_all_kinds_reads_as_the_client_reads_it(kafka, topic, opened,
             KafkaConsumer(**servers, isolation_level=isolation, max_poll_records=at_once, enable_auto_commit=False)
         )
         if is_plain:
-            read_plain_records(consumer)
+            read_plain_records(consumer, 2**30, lambda *_: None)
         consumer.assign([partition])
         consumer.seek(partition, start)
         end = consumer.end_offsets([partition])[partition]

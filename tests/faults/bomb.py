@@ -46,6 +46,7 @@ def read(servers, client, n_records):
             source.seek(0, 0)
             source.resume(frozenset({0}))
         n_found += sum(decoder.decode(records).n_consumed for records in polled.records)
+        n_found += sum(n for _, _, n in polled.passed_over)
     source.close()
     return n_found
 
