@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
 
 from stream_iwae.lab.service_process import ServiceProcess
 
@@ -30,13 +31,29 @@ def a_backlog(now_ms):
     return [*waves[0], waves[1][0], an_event(0, start_ms - 60_000), b"no event", b" ", *waves[1][1:]]
 
 
+def publish_a_bomb(servers, topic):
+    """Three records in one batch, 2 kB on the wire and 1.5 MB unpacked."""
+    producer = KafkaProducer(
+        bootstrap_servers=servers,
+        compression_type="lz4",
+        linger_ms=5_000,
+        batch_size=4_000_000,
+        max_request_size=4_000_000,
+    )
+    for _ in range(3):
+        producer.send(topic, b"x" * 500_000)
+    producer.flush()
+    producer.close()
+
+
 def test_a_scorer_slower_than_the_poll_interval_costs_time_and_nothing_else(
-    topic, write_config, pin_model, publish, metrics, tmp_path
+    kafka, topic, write_config, pin_model, publish, metrics, tmp_path
 ):
     events_topic = topic()
+    publish_a_bomb(kafka.bootstrap_servers, events_topic)
     messages = a_backlog(time.time_ns() // 1_000_000)
     publish(events_topic, messages)
-    waiting = {"max_poll_interval": "6s", "max_poll_records": 2_000}
+    waiting = {"max_poll_interval": "6s", "max_poll_records": 2_000, "max_unpacked": "1MiB"}
     path = write_config(events_topic, f"{events_topic}-slow", kafka=waiting)
     pin_model(path)
     seen = []
@@ -58,6 +75,7 @@ def test_a_scorer_slower_than_the_poll_interval_costs_time_and_nothing_else(
     assert found["scores_total"] == ENTITIES  # the second wave is still open
     assert found["consumer_rebalances_total"] == 1  # it joined, and stayed
     assert found["consumer_lag_records"] == 0
+    assert found["consumer_oversized_records_total"] == 3
     behind = [one for one in seen if one["stream_iwae_consumer_lag_records"] > 0]
     assert behind  # /metrics answered while it scored, and told how far behind it was
     assert all(one["stream_iwae_consumer_lag_seconds"] > 10 for one in behind)
