@@ -24,6 +24,7 @@ class Sample(NamedTuple):
     at_s: float
     rss_mb: float
     anonymous_mb: float  # of it: the heap, and not files that are mapped
+    peak_mb: float  # the highest so far, as the kernel remembers it
     n_files: int
     n_threads: int
     lag_records: float
@@ -48,6 +49,7 @@ def sample(service: ServiceProcess, began_s: float) -> Sample | None:
         time.monotonic() - began_s,
         int(status["VmRSS"].split()[0]) / 1024,
         int(status["RssAnon"].split()[0]) / 1024,
+        int(status["VmHWM"].split()[0]) / 1024,
         len(list((process / "fd").iterdir())),
         int(status["Threads"]),
         totals.get("stream_iwae_consumer_lag_records", np.nan),

@@ -140,6 +140,7 @@ def backlog_rows(servers: str, blob: bytes, n_events: int) -> Iterator[Row]:
     yield row("backlog-rebalances", found.rebalances - 1, "after the first assignment", f"{found.memberships}")
     yield row("backlog-longest-standstill", found.longest_wave_s, "s", "max_poll_interval 10 s")
     yield row("backlog-memory", late_mb, "MB", f"second quarter {early_mb:,.0f} MB", late_mb / early_mb)
+    yield row("backlog-peak", found.samples[-1].peak_mb, "MB", f"the highest at any moment, {n_entities:,} entities")
     yield row("backlog-delay", found.most_lag_s, "s", "the most that consumer_lag_seconds told")
 
 
