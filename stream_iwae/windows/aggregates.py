@@ -202,8 +202,9 @@ class AggregateConfig(BaseModel):
             case "sum" | "rate" | "mean":
                 return [merged.column(columns(n), "sum"), merged.column(columns(total), "sum")]
             case "std":
-                squares = merged.squares(columns(f"{self.name}.v"), columns(total), columns(n))
-                return [merged.column(columns(n), "sum"), merged.column(columns(total), "sum"), squares]
+                counted, added = columns(n), columns(total)  # each column is there once
+                squares = merged.squares(columns(f"{self.name}.v"), added, counted)
+                return [merged.column(counted, "sum"), merged.column(added, "sum"), squares]
             case "min":
                 return [merged.column(columns(f"{self.name}.lo"), "least")]
             case "max":

@@ -70,6 +70,7 @@ class Reducer:
         self._by_value = [aggregate for aggregate in aggregates if aggregate.aggregate in BY_VALUE]
         self._counted = {aggregate.counted: aggregate.counted_values() for aggregate in self._by_value}
         self._size_ms = config.size
+        self._is_tumbling = config.pane == config.size  # a pane is of one window
         surges = [aggregate for aggregate in self._by_value if aggregate.aggregate == "surge"]
         self.pasts = ValuePasts({surge.name: surge.past_windows or PAST_WINDOWS for surge in surges})
         self._max_distinct = config.max_distinct
@@ -109,7 +110,7 @@ class Reducer:
         rows = [partial.scalars.height for partial in pane.partials]
         tables = ([table for partial in pane.partials for table in partial.counts[name]] for name in self._counted)
         if _outweigh(rows) or any(_outweigh(list(map(len, several))) for several in tables):
-            pane.partials = [self._merge(pane.partials, is_whole=False)]
+            pane.partials = [self._merge(pane.partials, is_whole=False, is_last_use=True)]
 
     # --- closing --------------------------------------------------------------------------------
 
@@ -160,7 +161,8 @@ class Reducer:
 
     def by_partials(self, end: int, panes: Sequence[Pane]) -> pl.DataFrame:
         """One window of many events -> one finished row an entity, sorted by entity."""
-        merged = self._merge([partial for pane in panes for partial in self._partials(pane)], is_whole=True)
+        partials = [partial for pane in panes for partial in self._partials(pane)]
+        merged = self._merge(partials, is_whole=True, is_last_use=self._is_tumbling)
         return self._finish(merged).with_columns(window_end_ms=pl.lit(end, dtype=pl.Int64))
 
     # --- partials -------------------------------------------------------------------------------
@@ -187,11 +189,12 @@ class Reducer:
         }
         return Partial(scalars, counts)
 
-    def _merge(self, parts: Sequence[Partial], *, is_whole: bool) -> Partial:
+    def _merge(self, parts: Sequence[Partial], *, is_whole: bool, is_last_use: bool) -> Partial:
         """Partials in time and offset order -> one.
 
         Counts are added up where the newer ones outweigh the first: an entity may have many values, and all pairs would
         be sorted anew for each few entities. `is_whole`: in any case.
+        `is_last_use`: what is merged is let go at once, so that the whole is not held twice; entities' names remain.
         """
         if len(parts) == 1 and all(len(tables) == 1 for tables in parts[0].counts.values()):
             return parts[0]
@@ -200,13 +203,16 @@ class Reducer:
         merged = Merged(renamed, len(entities))
 
         def of_parts(name: str) -> list[pl.Series]:
-            return [part.scalars[name] for part in parts]
+            return [part.scalars.drop_in_place(name) if is_last_use else part.scalars[name] for part in parts]
 
         columns = [merged.column(of_parts(name), how) for name, how in _MERGED_NUMBERS.items()]
         columns += [column for aggregate in self._aggregates for column in aggregate.merged(merged, of_parts)]
         counts = {}
         for name in self._counted:
             tables = [(table, rows) for part, rows in zip(parts, renamed, strict=True) for table in part.counts[name]]
+            if is_last_use:
+                for part in parts:
+                    part.counts[name] = []
             if is_whole or _outweigh([len(table) for table, _ in tables]):
                 counts[name] = [ValueCounts.merge(tables).bounded(self._max_distinct)]
             else:
