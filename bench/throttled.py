@@ -11,9 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from stream_iwae import bootstrap
-from stream_iwae.cli import main
-from stream_iwae.pipeline import Scorer, ServingModel
+from stream_iwae.cli import main, settle_environment
+
+settle_environment()  # before anything that heeds it is loaded
+
+from stream_iwae import bootstrap  # noqa: E402
+from stream_iwae.pipeline import Scorer, ServingModel  # noqa: E402
 
 
 class Throttled:
