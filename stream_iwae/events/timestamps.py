@@ -34,7 +34,7 @@ def column_parser_of(time_format: TimeFormat, zone: str) -> Callable[[Sequence[A
         if divisor is not None:
             try:  # the usual column: whole numbers
                 times = np.array(values)
-                if times.dtype == np.int64:
+                if times.dtype == np.int64 and times.ndim == 1:  # lists of as many numbers would be a matrix
                     # A truth value counts as 0 or 1 here, and is told from a time value by value.
                     is_plain = times.size and times.min() > 1
                     times //= divisor

@@ -141,3 +141,14 @@ def test_where_the_poll_cuts_changes_nothing(values, data):
     assert whole.events.frame.equals(parts[0].events.frame.vstack(parts[1].events.frame))
     assert list(whole.rejected) == [*parts[0].rejected, *parts[1].rejected]
     assert whole.n_consumed == sum(part.n_consumed for part in parts)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_records_whose_times_are_all_lists_of_a_number_are_bad_times(n):
+    decoder = Decoder(EventsConfig.model_validate({"preset": "simulated"}))
+
+    decoded = decoder.decode(
+        RecordBatch("t", 0, np.arange(n), np.arange(n) + 10**13, [b'{"ts": [2], "src": "a"}'] * n, n)
+    )
+
+    assert [rejected.reason for rejected in decoded.rejected] == ["bad_time"] * n
