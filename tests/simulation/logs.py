@@ -67,7 +67,7 @@ def _a_log(rng: random.Random, partition: int, n_records: int, n_cuts: int, *, i
         behind_ms = rng.choice([0, 0, 1000, 4000, 15000])
         event = {"ts": at_ms - behind_ms, "src": entity, "bytes": rng.randrange(100), "octets": counters[entity]}
         recorded_ms = at_ms - (2_000 if number % 5 == 3 else 0)  # some clocks are ahead of their collector's
-        entries += _in_transaction(rng, _value(rng, event, counters), recorded_ms)
+        entries += in_transaction(rng, _value(rng, event, counters), recorded_ms)
     cuts = sorted(rng.sample(range(1, len(entries)), min(n_cuts, len(entries) - 1)))
     return Log(tuple(entries), (*cuts, len(entries)), len(entries) if second_part is None else second_part)
 
@@ -88,7 +88,7 @@ def _value(rng: random.Random, event: dict, counters: Counter) -> bytes | None:
     return json.dumps(event).encode()
 
 
-def _in_transaction(rng: random.Random, value: bytes | None, recorded_ms: int) -> list[Entry]:
+def in_transaction(rng: random.Random, value: bytes | None, recorded_ms: int) -> list[Entry]:
     """Most producers send without; an aborted attempt is sent again."""
     record = Entry(None, value, recorded_ms)
     marker = Entry(None, None, recorded_ms, is_marker=True)

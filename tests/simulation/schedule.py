@@ -29,6 +29,7 @@ class Group:
     is_remembered: bool = False
     members: tuple[str, ...] = ("a", "b")
     has_trainers: bool = False
+    is_rekeyed: bool = False  # a topic that nobody keyed, with re-keyers before the service
     is_idle: bool = False  # two parts of the log with a silence between them, in which the clock closes windows
     turns: int = 16
 
@@ -38,7 +39,7 @@ _OF_COMMITS: Final = ("reply lost", "commit lost", "commit delayed", "expire", "
 _OF_ALL: Final = (*_OF_ANY, *_OF_COMMITS, "slow", "clock step")
 
 GROUPS: Final = (
-    Group("crashes", 89, ("tumbling", "tumbling", "hopping", "record"), 4, _OF_ALL, is_remembered=True),
+    Group("crashes", 87, ("tumbling", "tumbling", "hopping", "record"), 4, _OF_ALL, is_remembered=True),
     Group(
         "idle",
         4,
@@ -59,6 +60,7 @@ GROUPS: Final = (
         has_trainers=True,
         turns=40,
     ),
+    Group("rekey", 2, ("rekeyed", "rekeyed hopping", "unruly"), 8, _OF_ALL, is_rekeyed=True, turns=24),
 )
 BY_NAME: Final = {group.name: group for group in GROUPS}
 

@@ -14,11 +14,22 @@ from stream_iwae.errors import DeliveryError
 from tests.simulation.clock import WorldClock
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.faults import KINDS, TRANSACTION_TIMEOUT_MS, CrashedError
-from tests.simulation.logs import PARTITIONS, START_MS, logs_of
+from tests.simulation.logs import PARTITIONS, START_MS, logs_of, stages_of
 from tests.simulation.memo import Memo
 from tests.simulation.models import PINNED, blob_of
 from tests.simulation.ports import ModelTopic
-from tests.simulation.processes import GROUP, TRAINERS, Process, ServiceProcess, TrainerProcess
+from tests.simulation.processes import (
+    GROUP,
+    REKEYERS,
+    TRAINERS,
+    Process,
+    RekeyerProcess,
+    ServiceProcess,
+    TrainerProcess,
+)
+from tests.simulation.reference import RereadLog
+from tests.simulation.rekeyed import waking
+from tests.simulation.scattered import ORDERED, REKEYED, rekeyed_stages, scattered
 from tests.simulation.schedule import Schedule
 from tests.simulation.witness import Witness
 
@@ -49,7 +60,14 @@ class World(Witness):
         self.schedule, self._tell = schedule, tell
         self.memo = memo if memo is not None and group.is_remembered else Memo()
         self.rng = random.Random(f"world/{schedule.seed}")
-        self.logs = logs_of(schedule.log, is_idle=group.is_idle, is_full=schedule.windows.startswith("full"))
+        self.is_rekeyed = group.is_rekeyed
+        self.scored = REKEYED if self.is_rekeyed else "events"
+        if self.is_rekeyed:
+            self.stages = rekeyed_stages(schedule.windows)
+            self.logs = scattered(schedule.log, is_unruly=schedule.windows not in ORDERED).sources
+        else:
+            self.stages = stages_of(schedule.windows)
+            self.logs = logs_of(schedule.log, is_idle=group.is_idle, is_full=schedule.windows.startswith("full"))
         self.log_key = (schedule.log, group.is_idle)
         self.clock = WorldClock(START_MS + 600_000)
         self.broker = MemoryBroker(self.clock.true_ms, TRANSACTION_TIMEOUT_MS)
@@ -58,10 +76,15 @@ class World(Witness):
         self.coordinators = {
             GROUP: Coordinator(self.broker, GROUP, len(PARTITIONS)),
             TRAINERS: Coordinator(self.broker, TRAINERS, 1),
+            REKEYERS: Coordinator(self.broker, REKEYERS, len(self.logs)),
         }
+        self._lay_out()
         self.slots = [Slot(member, GROUP, ServiceProcess) for member in group.members]
         if group.has_trainers:
             self.slots += [Slot(member, TRAINERS, TrainerProcess) for member in ("a", "b")]
+        if self.is_rekeyed:
+            self.slots = [Slot(member, REKEYERS, RekeyerProcess) for member in group.members] + self.slots
+            self.reread = RereadLog(self.broker.logs[REKEYED], self.stages)
         self.turn = 0
         self.faults = list(schedule.faults)
         self.struck: Counter[str] = Counter()
@@ -69,10 +92,10 @@ class World(Witness):
         self._since = 0  # effects since the last fault
         self._n_effects = 0
         self._delayed: list[tuple[int, str, int]] = []  # (at which effect, transactional id, epoch)
-        self._lay_out()
 
     def _lay_out(self) -> None:
-        for topic in ("events", "alerts", "dead-letters", "state", "scores"):
+        self.broker.create_topic("events", len(self.logs))
+        for topic in (self.scored, "alerts", "dead-letters", "state", "scores"):
             self.broker.create_topic(topic, len(PARTITIONS))
         for topic in ("training", ModelTopic.TOPIC):
             self.broker.create_topic(topic)
@@ -122,9 +145,11 @@ class World(Witness):
             present += log.entries[len(present) :]
 
     def _lagging(self) -> list[str]:
-        positions, ends = self.positions(), [len(log) for log in self.broker.logs["events"]]
-        found = [f"partition {p}: {positions.get(p)} of {ends[p]}" for p in PARTITIONS if positions.get(p) != ends[p]]
+        found = self._behind(self.scored, self.positions())
+        found += self._behind("events", self.source_positions()) if self.is_rekeyed else []
         found += [f"the transaction of {name} is open" for name in self.broker.open]
+        if self.is_rekeyed and self.schedule.windows == "unruly" and not found:
+            found += [f"source {source} is silent and waited for" for source in waking(self)]
         trainers = [slot.process.trainer for slot in self.slots if isinstance(slot.process, TrainerProcess)]
         if trainers:
             owners = [trainer for trainer in trainers if trainer.learner is not None]
@@ -132,6 +157,10 @@ class World(Witness):
             if len(owners) != 1 or owners[0].learner.n_rows < n_rows - owners[0].learner.EACH_ROWS:
                 found.append(f"{len(owners)} trainers own the training topic")
         return found
+
+    def _behind(self, topic: str, positions: dict[int, int]) -> list[str]:
+        ends = enumerate(map(len, self.broker.logs[topic]))
+        return [f"{topic} {p}: {positions.get(p)} of {end}" for p, end in ends if positions.get(p) != end]
 
     def _take_turn(self, slot: Slot) -> None:
         if slot.process is None and self.turn < slot.back_at:
