@@ -4,6 +4,7 @@ I1 to I11 are those of Kafka's transactions and ours together; `sum` is the acco
 trainers announce, `exits` how processes end. A check returns sentences, none where all is well.
 """
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -14,7 +15,15 @@ from tests.simulation.logs import PARTITIONS
 from tests.simulation.models import digest_of
 from tests.simulation.ports import ModelTopic
 from tests.simulation.processes import TOPICS
-from tests.simulation.reference import CLOCK_CLOSES_UNTIL_MS, Effects, Prefix, Reference, collect, differences
+from tests.simulation.reference import (
+    CLOCK_CLOSES_UNTIL_MS,
+    Effects,
+    Prefix,
+    Reference,
+    RereadLog,
+    collect,
+    differences,
+)
 from tests.simulation.rekeyed import (
     Rekeyed,
     r1_each_event_is_rekeyed_once,
@@ -30,13 +39,13 @@ PUBLISHED: Final = (TOPICS.alerts, TOPICS.dead_letters, TOPICS.scores, TOPICS.tr
 class View:
     """What a read_committed reader finds at one moment, beside what it should find."""
 
-    def __init__(self, world, reference: Reference | Effects | None) -> None:
+    def __init__(self, world, reference: Reference | RereadLog | Effects | None) -> None:
         self.world, self.positions = world, world.positions()
         self.reference, self.in_order = reference, None
         if world.is_rekeyed:
             self.reference, self.in_order = world.reread, reference
             self.rekeyed = Rekeyed(world)
-            world.reread.read([*self.positions.items(), *((p, position) for p, position, _ in world.restores)])
+        self.reference.read([*self.positions.items(), *((p, position) for p, position, _ in world.restores)])
         broker = world.broker
         self.published = {
             topic: [entry for log in broker.logs[topic] for entry in log if entry.is_visible and not entry.is_marker]
@@ -101,8 +110,7 @@ def i4_order_per_key_is_kept(view: View) -> list[str]:
         return []  # each event is a window, in the order of the log, whatever its time
     told: list[tuple[object, str | int]] = []
     for entry in view.published[TOPICS.training]:
-        rows = decode_training(entry.value)
-        told += zip(rows.entity_ids.tolist(), rows.window_end_ms.tolist(), strict=True)
+        told += _ends_of(entry.value)
     for entry in view.published[TOPICS.alerts]:
         told.append((entry.key, json.loads(entry.value)["window_end"]))
     last: dict[object, str | int] = {}
@@ -112,6 +120,12 @@ def i4_order_per_key_is_kept(view: View) -> list[str]:
             found.append(f"of {key} a window that ends at {end} comes after one at {last[key]}")
         last[key] = end
     return found
+
+
+@functools.lru_cache(maxsize=20_000)
+def _ends_of(value: bytes) -> list[tuple[int, int]]:
+    rows = decode_training(value)
+    return list(zip(rows.entity_ids.tolist(), rows.window_end_ms.tolist(), strict=True))
 
 
 def i5_commits_never_go_back(view: View) -> list[str]:
@@ -271,7 +285,9 @@ REKEYED: Final[dict[str, Callable[[View], list[str]]]] = {
 AT_HALF_TIME: Final = ("I1", "I2", "I6", "I11", "R1", "R6")  # the others look at the whole run anyway
 
 
-def violations(world, reference: Reference | Effects | None, names: Collection[str] = ()) -> dict[str, list[str]]:
+def violations(
+    world, reference: Reference | RereadLog | Effects | None, names: Collection[str] = ()
+) -> dict[str, list[str]]:
     """The invariants that do not hold, of all or of those named, with what is wrong."""
     view = View(world, reference)
     checks = INVARIANTS | REKEYED if world.is_rekeyed else INVARIANTS

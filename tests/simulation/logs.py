@@ -100,6 +100,20 @@ def in_transaction(rng: random.Random, value: bytes | None, recorded_ms: int) ->
     return [record]
 
 
+class KnownStages(Stages):
+    """The configuration, whose fingerprint is taken once: each process asks for it, and there are thousands."""
+
+    __slots__ = ("_fingerprint",)
+
+    @property
+    def fingerprint(self) -> str:
+        try:
+            return self._fingerprint
+        except AttributeError:
+            object.__setattr__(self, "_fingerprint", super().fingerprint)
+            return self._fingerprint
+
+
 @functools.cache
 def stages_of(windows: str) -> Stages:
     """The configuration of every arrow; the `full` ones have counters, profiles and pasts of values besides."""
@@ -116,7 +130,7 @@ def stages_of(windows: str) -> Stages:
         features.append({"name": "surge", "aggregate": "surge", "field": "src", "past_windows": 20})
     events = {"time": [{"field": "ts", "format": "epoch_ms"}], "fields": fields, "entity": ["src"]}
     shape = {"size": "10s", "grace": "3s", "present_history": 2, "absent_windows": 2, **WINDOWS[windows]}
-    return Stages(
+    return KnownStages(
         detector="simulated",
         topic="events",
         events=EventsConfig.model_validate(events),

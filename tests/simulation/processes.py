@@ -3,9 +3,10 @@
 A further kind needs a `member`, a `group` and what `Process` asks for, and a place in `World.slots`.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
-from unittest import mock
 
+from stream_iwae import outputs
 from stream_iwae import service as service_module
 from stream_iwae.features.config import needed_fields
 from stream_iwae.outputs import Topics
@@ -14,6 +15,7 @@ from stream_iwae.rekey_outputs import RekeyTopics
 from stream_iwae.rekeyer import Rekeyer, RekeyerSettings
 from stream_iwae.service import Service, ServiceSettings
 from stream_iwae.trainer import Trainer
+from stream_iwae.wire import encode_scores, encode_training
 from tests.simulation.logs import PARTITIONS, START_MS
 from tests.simulation.memo import RememberedPipeline
 from tests.simulation.models import CountingLearner, load_model
@@ -76,17 +78,27 @@ class ServiceProcess:
             stages=world.stages,
             settings=settings,
         )
+        self._encoders = world.memo.encoding(encode_training), world.memo.encoding(encode_scores)
         world.totals.append(self.service.totals)
 
     def turn(self) -> None:
-        with mock.patch.object(service_module, "Pipeline", self._pipeline):
-            self.service.step()
+        self._work(self.service.step)
 
     def stop(self) -> list[str]:
-        with mock.patch.object(service_module, "Pipeline", self._pipeline):
-            self.service.drain()
+        self._work(self.service.drain)
         self.service.close()
         return self._left_open()
+
+    def _work(self, step: Callable[[], None]) -> None:
+        """With pipelines of the world's; `mock.patch` takes longer than many a step."""
+        honest = service_module.Pipeline, outputs.encode_training, outputs.encode_scores
+        service_module.Pipeline = self._pipeline
+        if self._world.schedule.group.is_remembered:
+            outputs.encode_training, outputs.encode_scores = self._encoders
+        try:
+            step()
+        finally:
+            service_module.Pipeline, outputs.encode_training, outputs.encode_scores = honest
 
     def _left_open(self) -> list[str]:
         found = []
@@ -100,7 +112,7 @@ class ServiceProcess:
 
     def _pipeline(self, stages, partition, on_unscored) -> "RememberedPipeline | WatchedPipeline":
         world = self._world
-        if world.is_rekeyed:
+        if not world.schedule.group.is_remembered:
             return WatchedPipeline(world, self.source, stages, partition, on_unscored)
         return RememberedPipeline(
             world.memo,
@@ -114,7 +126,7 @@ class ServiceProcess:
 
 
 class WatchedPipeline(Pipeline):
-    """The pipeline itself, whose chunks and restarts the world notices; no two worlds re-key alike."""
+    """The pipeline itself, whose chunks and restarts the world notices."""
 
     def __init__(self, world, source, stages, partition, on_unscored) -> None:
         super().__init__(stages, partition, on_unscored)

@@ -86,6 +86,8 @@ def collect(published) -> dict[int, Effects]:
 
 def differences(name: str, have: Counter, want: Counter) -> list[str]:
     """What of one kind is not as it should be, as sentences."""
+    if have == want:
+        return []
     lost, extra = want - have, have - want
     return ([f"lost {name}: {sorted(lost.items())[:3]}"] if lost else []) + (
         [f"wrong or repeated {name}: {sorted(extra.items())[:3]}"] if extra else []
@@ -103,13 +105,15 @@ class Reference:
             for moves in (False, True)[: 1 + (log.second_part < len(log.entries))]
         }
 
+    def read(self, places: Iterable[tuple[int, int]]) -> None:
+        """All of it is read."""
+
     def at(self, partition: int, position: int, *, is_clock_ahead: bool = False) -> Prefix:
         """The prefix below a position; `is_clock_ahead`: the clock has closed what the first part left open."""
         return self._prefixes[partition, is_clock_ahead][position]
 
     def _run(self, partition: int, log: Log, *, clock_moves: bool) -> dict[int, Prefix]:
-        history_until = len(log.entries) if self._windows == "full history" else None
-        run = UndisturbedRun(stages_of(self._windows), partition, history_until)
+        run = UndisturbedRun(stages_of(self._windows), partition)
         prefixes = {0: run.prefix()}
         for offset in range(len(log.entries)):
             if clock_moves and offset == log.second_part:
@@ -164,10 +168,10 @@ class UndisturbedRun:
 
 
 class RereadLog:
-    """The prefixes of a topic that no two runs fill alike: an undisturbed run over what is there."""
+    """The prefixes of logs that hardly two schedules share: an undisturbed run that stops where it has to."""
 
-    def __init__(self, logs: Sequence[Sequence[Entry]], stages: Stages) -> None:
-        self._logs, self._stages = logs, stages
+    def __init__(self, logs: Sequence[Sequence[Entry]], stages: Stages, *, is_history: bool = False) -> None:
+        self._logs, self._stages, self._is_history = logs, stages, is_history
         self._runs: dict[int, UndisturbedRun] = {}
         self._prefixes: dict[tuple[int, int], Prefix] = {}
 
@@ -182,7 +186,8 @@ class RereadLog:
         if (partition, position) not in self._prefixes:
             run = self._runs.get(partition)
             if run is None or run.position > position:
-                run = self._runs[partition] = UndisturbedRun(self._stages, partition)
+                until = len(self._logs[partition]) if self._is_history else None
+                run = self._runs[partition] = UndisturbedRun(self._stages, partition, until)
             run.read(self._logs[partition], position)
             self._prefixes[partition, position] = run.prefix()
         return self._prefixes[partition, position]
@@ -190,7 +195,13 @@ class RereadLog:
 
 @functools.cache
 def _reference(number: int, windows: str, *, is_idle: bool) -> Reference:
-    return Reference(logs_of(number, is_idle=is_idle, is_full=windows.startswith("full")), windows)
+    return Reference(logs_of(number, is_idle=is_idle, is_full=False), windows)
+
+
+@functools.lru_cache(maxsize=4)
+def _reread(number: int, windows: str) -> RereadLog:
+    logs = [log.entries for log in logs_of(number, is_idle=False, is_full=True)]
+    return RereadLog(logs, stages_of(windows), is_history=windows == "full history")
 
 
 @functools.cache
@@ -201,11 +212,13 @@ def _in_order(number: int, windows: str) -> Effects:
     return run.prefix().effects
 
 
-def reference_of(schedule: Schedule) -> Reference | Effects | None:
+def reference_of(schedule: Schedule) -> Reference | RereadLog | Effects | None:
     """The undisturbed run of a schedule; computed once for all that share it.
 
     Of re-keyed events it is the end of a run over all of them in one partition; None where they are unruly.
     """
     if schedule.group.is_rekeyed:
         return _in_order(schedule.log, schedule.windows) if schedule.windows in ORDERED else None
+    if schedule.windows.startswith("full"):
+        return _reread(schedule.log, schedule.windows)
     return _reference(schedule.log, schedule.windows, is_idle=schedule.group.is_idle)

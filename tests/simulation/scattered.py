@@ -86,7 +86,7 @@ def scattered(number: int, *, is_unruly: bool) -> Scattered:
         rng.choice(parts).extend(entries)
     for n in range(2):
         for part in (whole, *parts):
-            later_ms = at_ms + 600_000 + 20_000 * n
+            later_ms = at_ms + 100_000 + 20_000 * n
             last = [{"ts": later_ms, "src": entity, "bytes": 1} for entity in entities_of(_ALL)]
             part.extend(in_transaction(rng, json.dumps(last).encode(), later_ms))
     return Scattered(_log(rng, whole, None), tuple(map(functools.partial(_log, rng), parts, seconds)))

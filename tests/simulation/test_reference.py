@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.simulation.logs import PARTITIONS, START_MS, logs_of, stages_of
+from tests.simulation.memo import Memo
 from tests.simulation.processes import ServiceProcess, WatchedPipeline
 from tests.simulation.reference import reference_of
 from tests.simulation.schedule import BY_NAME, Schedule, make_schedule
@@ -105,10 +106,11 @@ class ForgetfulProcess(ServiceProcess):
 
 @pytest.mark.parametrize("group", ["crashes", "retention", "trainers"])
 def test_remembered_answers_are_those_of_the_pipeline(group):
-    """The same bytes at the same offsets of every topic, with faults and all."""
+    """The same bytes at the same offsets of every topic, with faults and all, whoever has asked before."""
+    memo = Memo()
     for seed in range(25):
         schedule = make_schedule(seed, BY_NAME[group])
-        remembered = World(schedule).run()
+        remembered = World(schedule, memo).run()
         real = World(schedule)
         for slot in real.slots:
             if slot.make is ServiceProcess:

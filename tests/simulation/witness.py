@@ -1,5 +1,6 @@
 """What is noted while a world runs, and read from its logs afterwards, for the invariants to look at."""
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 
@@ -21,6 +22,16 @@ class Committed:
     seq: int
     is_owner: bool  # the member owned the partition when the coordinator took its offsets
     log_end: int
+
+
+@functools.lru_cache(maxsize=20_000)
+def _decoded(records: tuple[tuple[bytes, bytes], ...]) -> dict:
+    return decode_state(records)[0]
+
+
+@functools.lru_cache(maxsize=20_000)
+def _row_ids(value: bytes) -> list[int]:
+    return decode_training(value).row_ids.tolist()
 
 
 class Witness:
@@ -98,9 +109,9 @@ class Witness:
                 values.pop(entry.key, None)
                 if entry.value is not None:
                     values[entry.key] = entry.value
-        return decode_state(list(values.items()))[0]
+        return _decoded(tuple(values.items()))
 
     def training_rows(self) -> list[list[int]]:
         """Row ids of each committed training record, in the order of the topic."""
         records = self.broker.committed_records("training")
-        return [decode_training(entry.value).row_ids.tolist() for _, _, entry in records]
+        return [_row_ids(entry.value) for _, _, entry in records]
