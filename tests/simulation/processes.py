@@ -62,6 +62,7 @@ class ServiceProcess:
             hold_until_ready=is_hold,
             hold_timeout_ms=8_000,
             min_training_windows=3,
+            identity=world.new_identity(),
         )
         self.source = Source(world, world.scored, GROUP, member, anywhere if world.is_rekeyed else world.cuts)
         self.transactional_id = f"{GROUP}-{member}"
@@ -166,7 +167,7 @@ class RekeyerProcess:
             needed=needed_fields(world.stages.features),
             topics=RekeyTopics("events", world.scored, len(PARTITIONS), TOPICS.dead_letters),
             rekey=world.stages.rekey.model_copy(update={"commit_interval": interval_ms}),
-            settings=RekeyerSettings(start="earliest"),
+            settings=RekeyerSettings(start="earliest", identity=world.new_identity()),
         )
         world.rekeyer_totals.append(self.rekeyer.totals)
 

@@ -49,8 +49,14 @@ class Witness:
         self.errors: list[str] = []  # that ended a process, and are none that the broker may cause
         self.totals: list = []
         self.rekeyer_totals: list = []
+        self._n_identities = 0
         self.counts: Counter = Counter()
         self.n_deaths = 0  # by kill or error: their counts may be incomplete
+
+    def new_identity(self) -> str:
+        """Of one process."""
+        self._n_identities += 1
+        return f"process {self._n_identities}"
 
     def delivered(self, records) -> None:
         """A consumer was given these."""
