@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -77,6 +78,7 @@ def settings_of(config: Config) -> ServiceSettings:
         hold_until_ready=config.learning.hold_until_ready,
         hold_timeout_ms=config.learning.hold_timeout,
         min_training_windows=config.learning.min_windows,
+        identity=uuid.uuid4().hex,
     )
 
 
@@ -211,6 +213,7 @@ def run_rekeyer(path: Path, child_of: int | None = None) -> None:
                 start=config.kafka.start,
                 history_ms=config.learning.warmup,
                 max_message_bytes=config.kafka.max_message,
+                identity=uuid.uuid4().hex,
             ),
         )
         rekeyer.run(lambda: stop.is_set or _is_orphan(child_of))

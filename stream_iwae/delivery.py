@@ -104,8 +104,11 @@ class Delivery(Generic[C]):
         self._sink.commit(self._compose(self.waiting), offsets, self._source.topic, self._source.group_token())
 
     def _drop_committed(self) -> None:
-        """After an ambiguous commit: what is still ours, and the group holds to the letter, is done."""
-        self._poll(0.0)  # if another owner has taken over meanwhile, the same commit may be theirs
+        """After an ambiguous commit: what is still ours, and the group holds to the letter, is done.
+
+        Another owner may have come to the same commit meanwhile; its metadata names who made it.
+        """
+        self._poll(0.0)
         committed = self._source.committed(frozenset(self.waiting))
         self._conclude({p: self.waiting.pop(p) for p, found in committed.items() if found == self.waiting[p].offset})
 

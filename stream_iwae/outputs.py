@@ -65,12 +65,14 @@ def dead_letter(topic: str, source_topic: str, partition: int, rejected: Rejecte
 class Publisher:
     """Makes up commits, and numbers them by partition."""
 
-    def __init__(self, topics: Topics, stages: Stages) -> None:
+    def __init__(self, topics: Topics, stages: Stages, identity: str = "") -> None:
+        """`identity` is this process's and no other's: it tells its commits from another's of the same content."""
         self._topics = topics
         self._source_topic = stages.topic
         self._detector = stages.detector
         self._entity_names = tuple(stages.events.entity)
         self._fingerprint = stages.fingerprint
+        self._identity = identity
         self._seq: dict[int, int] = {}
         self._committed_position: dict[int, tuple[int, int]] = {}
         self._stale_keys: dict[int, Sequence[bytes]] = {}
@@ -94,7 +96,7 @@ class Publisher:
         self._seq[partition] += 1
         seq = self._seq[partition]
         outcome = pipeline.take_outcome()
-        metadata = encode_metadata(progress, seq, self._fingerprint, pipeline.history_until)
+        metadata = encode_metadata(progress, seq, self._fingerprint, pipeline.history_until, self._identity)
         records = (
             *self._alerts(outcome),
             *(

@@ -36,9 +36,11 @@ class ShareCommit:
 class SharePublisher:
     """Makes up commits, and numbers them by source partition."""
 
-    def __init__(self, topics: RekeyTopics, digest: str, max_message_bytes: int) -> None:
+    def __init__(self, topics: RekeyTopics, digest: str, max_message_bytes: int, identity: str = "") -> None:
+        """`identity` is this process's and no other's, as in `outputs.py`."""
         self._topics = topics
         self._digest = digest
+        self._identity = identity
         self.fingerprint = fingerprint(digest, topics.n_targets)
         self.max_batch_bytes = max_message_bytes - max_message_bytes // _HEADER_SHARE
         self.n_sources = 0  # partitions of the events topic
@@ -58,7 +60,8 @@ class SharePublisher:
         self._committed_position[number] = position
         self._seq[number] += 1
         seq = self._seq[number]
-        metadata = encode_position(position, partition.reached_ms, seq, self.fingerprint, partition.history_until)
+        history_until, mark = partition.history_until, self.fingerprint
+        metadata = encode_position(position, partition.reached_ms, seq, mark, history_until, self._identity)
         return ShareCommit(seq, partition.take_share(), CommittedOffset(position, metadata))
 
     def records_of(self, commits: Mapping[int, ShareCommit], idle: Iterable[Portion]) -> list[OutputRecord]:

@@ -31,6 +31,7 @@ class RekeyerSettings:
     history_ms: int = 6 * 3_600_000
     max_message_bytes: int = 1_048_576
     poll_timeout_s: float = 0.2
+    identity: str = ""  # of this process, from its start to its end; see Delivery
 
 
 class Rekeyer:
@@ -52,7 +53,8 @@ class Rekeyer:
         self._source, self._telemetry, self._clock, self._log = source, telemetry, clock, log
         self._events, self._needed, self._topics = events, needed, topics
         self._rekey, self._settings = rekey, settings
-        self._publisher = SharePublisher(topics, events_digest(events, needed), settings.max_message_bytes)
+        digest = events_digest(events, needed)
+        self._publisher = SharePublisher(topics, digest, settings.max_message_bytes, settings.identity)
         self.partitions: dict[int, SourcePartition] = {}
         self.totals = RekeyCounts()
         self._records: deque[RecordBatch] = deque()  # polled, not yet processed

@@ -42,6 +42,7 @@ class ServiceSettings:
     hold_until_ready: bool = True
     hold_timeout_ms: int = 120_000
     min_training_windows: int = 2000
+    identity: str = ""  # of this process, from its start to its end; see Delivery
 
 
 class Service:
@@ -65,7 +66,7 @@ class Service:
         self._telemetry, self._clock, self._log = telemetry, clock, log
         self._load_model = load_model
         self._stages = stages
-        self._publisher = Publisher(topics, stages)
+        self._publisher = Publisher(topics, stages, settings.identity)
         self._settings = settings
         self.pipelines: dict[int, Pipeline] = {}
         self.model: ServingModel | None = None

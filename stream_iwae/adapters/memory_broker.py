@@ -109,6 +109,8 @@ class MemoryBroker:
     def stable_end(self, topic: Topic, partition: int) -> int:
         """The offset after the last stable record: where the first open transaction begins."""
         end, place = len(self.logs[topic][partition]), (topic, partition)
+        if not self.open:
+            return end
         return min((transaction.places.get(place, end) for transaction in self.open.values()), default=end)
 
     def committed_records(self, topic: Topic) -> list[tuple[int, int, Entry]]:
@@ -124,7 +126,10 @@ class MemoryBroker:
 
     def group(self, name: str) -> Group:
         """The group, made where it is missing."""
-        return self.groups.setdefault(name, Group())
+        found = self.groups.get(name)
+        if found is None:
+            found = self.groups[name] = Group()
+        return found
 
     def join(self, name: str, member: str) -> int:
         """A process comes under a static member's name; returns its incarnation, which fences the one before."""

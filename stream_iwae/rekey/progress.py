@@ -22,10 +22,12 @@ def fingerprint(digest: str, n_targets: int) -> str:
     return f"{digest}/{n_targets}"
 
 
-def encode_position(position: int, reached_ms: int, seq: int, mark: str, history_until: int | None) -> str:
+def encode_position(
+    position: int, reached_ms: int, seq: int, mark: str, history_until: int | None, identity: str = ""
+) -> str:
     """Write a position as the metadata of a committed offset."""
     reached = None if reached_ms == NEVER_MS else reached_ms
-    return encode_metadata(Progress(position, reached, reached, position), seq, mark, history_until)
+    return encode_metadata(Progress(position, reached, reached, position), seq, mark, history_until, identity)
 
 
 def reached_of(metadata: Metadata) -> int:

@@ -42,10 +42,13 @@ class _Wire(msgspec.Struct):
     fp: str
     hist: int | None = None
     jumps: list[tuple[int, int]] = []
+    by: str = ""
 
 
-def encode_metadata(progress: Progress, seq: int, fingerprint: str, history_until: int | None) -> str:
-    """Write progress as the metadata of a committed offset.
+def encode_metadata(
+    progress: Progress, seq: int, fingerprint: str, history_until: int | None, identity: str = ""
+) -> str:
+    """Write progress as the metadata of a committed offset; `identity` is the committing process's.
 
     Raises:
         StateError: It would be longer than a broker takes.
@@ -59,6 +62,7 @@ def encode_metadata(progress: Progress, seq: int, fingerprint: str, history_unti
         fingerprint,
         history_until,
         list(progress.jumps),
+        identity,
     )
     text = msgspec.json.encode(wire)
     if len(text) > MAX_METADATA_BYTES:

@@ -1,4 +1,4 @@
-"""Re-keyers and replicas of the service on one in-memory broker, with faults between any two effects."""
+"""Re-keyers and replicas of the service on one in-memory broker. Faults: tests/simulation."""
 
 import json
 from collections import Counter
@@ -20,7 +20,6 @@ from stream_iwae.batches import Explanations, ScoreBatch
 from stream_iwae.detection.calibration import Calibration
 from stream_iwae.detection.config import DetectionConfig
 from stream_iwae.detection.judge import Judge
-from stream_iwae.errors import AmbiguousCommitError
 from stream_iwae.events.config import EventsConfig
 from stream_iwae.events.decode import Decoder
 from stream_iwae.features.config import FeaturesConfig, needed_fields
@@ -40,10 +39,6 @@ from stream_iwae.wire import decode_scores
 START_MS = 1_700_000_000_000
 TOPICS = Topics("alerts", "dead-letters", "state", "training", "scores")
 MEMBERS = ("a", "b")
-
-
-class SimulatedCrashError(Exception):
-    """The process ends here."""
 
 
 class CountingScorer:
@@ -125,11 +120,11 @@ class QuietLog:
 class RekeyWorld:
     """A broker with the logs on the partitions of `events`, re-keyers and replicas of the service."""
 
-    def __init__(self, logs, stages, n_targets=2, rng=None, faults=0.0, start="earliest", most=25):
+    def __init__(self, logs, stages, n_targets=2, rng=None, start="earliest", most=25):
         self.clock = VirtualClock(START_MS + 10**9)
         self.broker = MemoryBroker(self.clock.now_ms)
         self.broker.on_wait = self._wait
-        self.stages, self.n_targets, self.rng, self.faults = stages, n_targets, rng, faults
+        self.stages, self.n_targets, self.rng = stages, n_targets, rng
         self.n_sources = len(logs)
         self.broker.create_topic("events", self.n_sources)
         self.scored = stages.topic
@@ -143,9 +138,7 @@ class RekeyWorld:
         self.settings = ServiceSettings(start=start, history_ms=10**12, commit_interval_ms=0, hold_until_ready=False)
         self.shelf = ModelShelf()
         MemoryModelStore(self.shelf).publish("pinned", b"", 0)
-        self.is_rekeyed = False  # all that there is
         self.services, self.rekeyers, self.telemetry = {}, {}, {}
-        self.n_faults = 0
 
     def _wait(self, duration_ms):
         """For a transaction that a crash has left open."""
@@ -195,16 +188,10 @@ class RekeyWorld:
         owners = {p: owner_of(p) for p in range(n_partitions)}
         self.broker.rebalance(group, {m: frozenset(p for p, o in owners.items() if o == m) for m in MEMBERS})
 
-    def run(self, turns=40):
-        """Disturbed for some turns, then in peace until everything is done."""
+    def run(self):
+        """Until everything is done."""
         n_scored = len(self.broker.logs[self.scored])
-        self.assign("g-rekeyer", self.n_sources, lambda _: "a")
-        self.assign("g", n_scored, lambda _: "a")
-        self.broker.before_effect = self._maybe_fail
-        for _ in range(turns if self.rng is not None else 0):
-            self._turn(n_scored)
-        self.broker.before_effect = lambda _: None
-        if self.stages.rekey and not self.is_rekeyed:
+        if self.stages.rekey:
             self.assign("g-rekeyer", self.n_sources, lambda p: MEMBERS[p % 2])
             for member in MEMBERS:
                 self.start_rekeyer(member)
@@ -233,33 +220,6 @@ class RekeyWorld:
         for process in processes.values():
             process.commit()
 
-    def _turn(self, n_scored):
-        self.clock.advance(100)
-        roll = self.rng.random()
-        if roll < 0.1:
-            self.assign("g-rekeyer", self.n_sources, lambda _: self.rng.choice(MEMBERS))
-        elif roll < 0.15:
-            self.assign("g", n_scored, lambda _: self.rng.choice(MEMBERS))
-        member = self.rng.choice(MEMBERS)
-        group, processes, start = self.rng.choice(
-            [("g", self.services, self.start_service)] + 2 * [("g-rekeyer", self.rekeyers, self.start_rekeyer)]
-        )
-        try:
-            if member not in processes:
-                start(member)
-            processes[member].step()
-        except SimulatedCrashError:
-            processes.pop(member, None)  # it comes back under its own name, with empty hands
-            self.broker.rebalance(group, self.broker.group(group).assignment)
-
-    def _maybe_fail(self, effect):
-        if self.rng.random() >= self.faults:
-            return
-        self.n_faults += 1
-        if effect in {"commit", "committed"} and self.rng.random() < 0.5:
-            raise AmbiguousCommitError(f"no answer before {effect!r}")
-        raise SimulatedCrashError(effect)
-
     # --- what a read_committed reader finds --------------------------------------------------
 
     def schema(self):
@@ -276,9 +236,6 @@ class RekeyWorld:
                 places.setdefault(entity, set()).add(partition)
         return events, places
 
-    def dead_letters(self):
-        return Counter((entry.key, entry.value) for _, _, entry in self.broker.committed_records("dead-letters"))
-
     def windows(self):
         found = Counter()
         for _, _, entry in self.broker.committed_records("scores"):
@@ -294,14 +251,6 @@ class RekeyWorld:
                 del alert[name]
             found.append(json.dumps(alert, sort_keys=True))
         return Counter(found)
-
-
-def read_again(world):
-    """An undisturbed run of the service over the re-keyed events of another world."""
-    again = RekeyWorld([[]] * world.n_sources, world.stages, world.n_targets)
-    again.broker.logs["rekeyed"] = world.broker.logs["rekeyed"]
-    again.is_rekeyed = True
-    return again.run()
 
 
 def direct(whole, stages):

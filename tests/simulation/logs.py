@@ -67,7 +67,7 @@ def _a_log(rng: random.Random, partition: int, n_records: int, n_cuts: int, *, i
         behind_ms = rng.choice([0, 0, 1000, 4000, 15000])
         event = {"ts": at_ms - behind_ms, "src": entity, "bytes": rng.randrange(100), "octets": counters[entity]}
         recorded_ms = at_ms - (2_000 if number % 5 == 3 else 0)  # some clocks are ahead of their collector's
-        entries += _in_transaction(rng, _value(rng, event, counters), recorded_ms)
+        entries += in_transaction(rng, _value(rng, event, counters), recorded_ms)
     cuts = sorted(rng.sample(range(1, len(entries)), min(n_cuts, len(entries) - 1)))
     return Log(tuple(entries), (*cuts, len(entries)), len(entries) if second_part is None else second_part)
 
@@ -88,7 +88,7 @@ def _value(rng: random.Random, event: dict, counters: Counter) -> bytes | None:
     return json.dumps(event).encode()
 
 
-def _in_transaction(rng: random.Random, value: bytes | None, recorded_ms: int) -> list[Entry]:
+def in_transaction(rng: random.Random, value: bytes | None, recorded_ms: int) -> list[Entry]:
     """Most producers send without; an aborted attempt is sent again."""
     record = Entry(None, value, recorded_ms)
     marker = Entry(None, None, recorded_ms, is_marker=True)
@@ -98,6 +98,20 @@ def _in_transaction(rng: random.Random, value: bytes | None, recorded_ms: int) -
     if roll < 0.2:
         return [Entry(None, value, recorded_ms, is_visible=False), marker, record]
     return [record]
+
+
+class KnownStages(Stages):
+    """The configuration, whose fingerprint is taken once: each process asks for it, and there are thousands."""
+
+    __slots__ = ("_fingerprint",)
+
+    @property
+    def fingerprint(self) -> str:
+        try:
+            return self._fingerprint
+        except AttributeError:
+            object.__setattr__(self, "_fingerprint", super().fingerprint)
+            return self._fingerprint
 
 
 @functools.cache
@@ -116,7 +130,7 @@ def stages_of(windows: str) -> Stages:
         features.append({"name": "surge", "aggregate": "surge", "field": "src", "past_windows": 20})
     events = {"time": [{"field": "ts", "format": "epoch_ms"}], "fields": fields, "entity": ["src"]}
     shape = {"size": "10s", "grace": "3s", "present_history": 2, "absent_windows": 2, **WINDOWS[windows]}
-    return Stages(
+    return KnownStages(
         detector="simulated",
         topic="events",
         events=EventsConfig.model_validate(events),

@@ -105,7 +105,7 @@ def _forgetful_state(honest):
     return changes
 
 
-def _unfenced(honest):
+def unfenced(honest):
     """The membership of a commit is looked up when it is sent, instead of when its records were polled."""
 
     def add_offsets(self, transactional_id, epoch, offsets, membership):
@@ -245,7 +245,7 @@ BUGS: Final = (
     Bug("restores no profiles", "I1", Profiles, "restore", _nothing_restored, _LOST, "whole"),
     Bug("restores no pasts of values", "I1", ValuePasts, "restore", _nothing_restored, _LOST, "whole"),
     Bug("writes no presence", "I6", Pipeline, "take_state_changes", _forgetful_state),
-    Bug("does not fence a zombie", "I7", MemoryBroker, "add_offsets", _unfenced),
+    Bug("does not fence a zombie", "I7", MemoryBroker, "add_offsets", unfenced),
     Bug("lets the watermark go back", "I8", WindowOperator, "progress", _watermark_lags),
     Bug("resumes no partition twice", "I9", Service, "_take_over", _paused_for_ever),
     Bug("takes a topic that came back for lost", "I9", Trainer, "_follow", _lost_and_found, group="trainers"),

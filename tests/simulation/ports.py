@@ -1,9 +1,7 @@
 """The in-memory twins with an effect before and after every call that leaves the process."""
 
-import json
-
 from stream_iwae.adapters.memory import MemoryEventSource, MemoryOutputSink, MemoryStateReader
-from stream_iwae.ports import Fence, ModelAnnouncement, OutputRecord
+from stream_iwae.ports import Fence, OutputRecord
 
 
 class Source(MemoryEventSource):
@@ -77,7 +75,7 @@ class ModelTopic:
 
     def poll(self):
         self._world.effect("model?")
-        found = self._announced()
+        found = self._world.announced()
         if len(found) == self._n_seen:
             return None
         self._n_seen = len(found)
@@ -91,17 +89,13 @@ class ModelTopic:
             self._sink.commit(records, fence.offsets, fence.topic, fence.group)
 
     def versions(self):
-        return [announced.version for announced in self._announced()]
+        return [announced.version for announced in self._world.announced()]
 
     def load(self, version):
-        return next(found.blob for found in reversed(self._announced()) if found.version == version)
+        return next(found.blob for found in reversed(self._world.announced()) if found.version == version)
 
     def close(self):
         pass
-
-    def _announced(self):
-        entries = self._world.broker.committed_records(self.TOPIC)
-        return [ModelAnnouncement(json.loads(entry.value)["version"], entry.value) for _, _, entry in entries]
 
 
 class Tally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tests.simulation.invariants import AT_HALF_TIME, violations
 from tests.simulation.memo import Memo
 from tests.simulation.reference import reference_of
-from tests.simulation.schedule import Schedule
+from tests.simulation.schedule import Schedule, group_of
 from tests.simulation.world import World
 
 SHARED: Memo = Memo()  # of all honest runs of this process
@@ -23,9 +23,11 @@ class Verdict:
 
     def describe(self) -> str:
         """For people: the schedule, what is wrong, and how to see it happen."""
+        seed, group = self.schedule.seed, self.schedule.group
         lines = self.schedule.describe()
         lines += [f"{name} violated: {sentence}" for name, found in self.violated.items() for sentence in found[:3]]
-        return "\n".join([*lines, f"replay: make simulate SEED={self.schedule.seed}"])
+        of_group = "" if group_of(seed) is group else f' SIMULATE="--group {group.name}"'
+        return "\n".join([*lines, f"replay: make simulate SEED={seed}{of_group}"])
 
 
 def run(schedule: Schedule, memo: Memo | None = None, tell: Callable[[str], None] | None = None) -> Verdict:

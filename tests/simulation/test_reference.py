@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from stream_iwae.pipeline import Pipeline
 from tests.simulation.logs import PARTITIONS, START_MS, logs_of, stages_of
-from tests.simulation.processes import ServiceProcess
+from tests.simulation.memo import Memo
+from tests.simulation.processes import ServiceProcess, WatchedPipeline
 from tests.simulation.reference import reference_of
 from tests.simulation.schedule import BY_NAME, Schedule, make_schedule
 from tests.simulation.world import World
@@ -101,32 +101,16 @@ class ForgetfulProcess(ServiceProcess):
     """The service with the pipeline itself."""
 
     def _pipeline(self, stages, partition, on_unscored):
-        world, source = self._world, self.source
-
-        class Effecting(Pipeline):
-            def process(self, records, model, now_ms, on_chunk):
-                def chunk():
-                    world.effect("chunk")
-                    on_chunk()
-
-                super().process(records, model, START_MS, chunk)
-
-            def advance(self, watermark_ms, model, now_ms, on_chunk):
-                super().advance(watermark_ms, model, START_MS, on_chunk)
-
-            def restore(self, metadata, state):
-                world.restored(source.group_token(), partition, metadata, state)
-                super().restore(metadata, state)
-
-        return Effecting(stages, partition, on_unscored)
+        return WatchedPipeline(self._world, self.source, stages, partition, on_unscored)
 
 
 @pytest.mark.parametrize("group", ["crashes", "retention", "trainers"])
 def test_remembered_answers_are_those_of_the_pipeline(group):
-    """The same bytes at the same offsets of every topic, with faults and all."""
+    """The same bytes at the same offsets of every topic, with faults and all, whoever has asked before."""
+    memo = Memo()
     for seed in range(25):
         schedule = make_schedule(seed, BY_NAME[group])
-        remembered = World(schedule).run()
+        remembered = World(schedule, memo).run()
         real = World(schedule)
         for slot in real.slots:
             if slot.make is ServiceProcess:

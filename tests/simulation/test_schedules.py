@@ -45,7 +45,7 @@ def test_a_run_without_faults_violates_nothing(group):
 
 
 def test_a_seed_is_the_same_schedule_and_the_same_steps_every_time():
-    for seed in (3, 90, 93, 95, 98):
+    for seed in (3, 90, 93, 95, 97, 99):
         steps = []
         for _ in range(2):
             lines = []

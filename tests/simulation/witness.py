@@ -1,19 +1,20 @@
 """What is noted while a world runs, and read from its logs afterwards, for the invariants to look at."""
 
+import functools
 from collections import Counter
 from dataclasses import dataclass
 
 from stream_iwae.adapters.memory_broker import Membership, MemoryBroker, Transaction
 from stream_iwae.windows.progress import decode_metadata
 from stream_iwae.wire import decode_state, decode_training
-from tests.simulation.logs import PARTITIONS
-from tests.simulation.processes import GROUP
+from tests.simulation.processes import GROUP, REKEYERS
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
     """One partition's share of a transaction that was committed."""
 
+    topic: str
     partition: int
     offset: int
     position: int
@@ -23,10 +24,21 @@ class Committed:
     log_end: int
 
 
+@functools.lru_cache(maxsize=20_000)
+def _decoded(records: tuple[tuple[bytes, bytes], ...]) -> dict:
+    return decode_state(records)[0]
+
+
+@functools.lru_cache(maxsize=20_000)
+def _row_ids(value: bytes) -> list[int]:
+    return decode_training(value).row_ids.tolist()
+
+
 class Witness:
     """Notes of one run."""
 
     broker: MemoryBroker
+    scored: str  # the topic that the service reads
 
     def __init__(self) -> None:
         self.commits: list[Committed] = []
@@ -36,8 +48,15 @@ class Witness:
         self.stalled: list[str] = []
         self.errors: list[str] = []  # that ended a process, and are none that the broker may cause
         self.totals: list = []
+        self.rekeyer_totals: list = []
+        self._n_identities = 0
         self.counts: Counter = Counter()
         self.n_deaths = 0  # by kill or error: their counts may be incomplete
+
+    def new_identity(self) -> str:
+        """Of one process."""
+        self._n_identities += 1
+        return f"process {self._n_identities}"
 
     def delivered(self, records) -> None:
         """A consumer was given these."""
@@ -56,12 +75,13 @@ class Witness:
 
     def note_commit(self, transaction: Transaction) -> None:
         for (topic, partition), found in transaction.offsets.items():
-            if topic != "events":
+            if topic not in {"events", self.scored}:
                 continue
             metadata = decode_metadata(found.metadata, min(found.offset, 0))
             progress = metadata.progress
             self.commits.append(
                 Committed(
+                    topic,
                     partition,
                     found.offset,
                     progress.position,
@@ -73,12 +93,18 @@ class Witness:
             )
 
     def positions(self) -> dict[int, int]:
-        """The committed position of each partition that has one."""
-        committed = self.broker.group(GROUP).committed
+        """The committed position of each partition of the service that has one."""
+        return self._positions(GROUP, self.scored)
+
+    def source_positions(self) -> dict[int, int]:
+        """The committed position of each source of the re-keyers that has one."""
+        return self._positions(REKEYERS, "events")
+
+    def _positions(self, group: str, topic: str) -> dict[int, int]:
         return {
             partition: decode_metadata(found.metadata, 0).progress.position
-            for partition in PARTITIONS
-            if (found := committed.get(("events", partition))) is not None
+            for (of, partition), found in sorted(self.broker.group(group).committed.items())
+            if of == topic
         }
 
     def state(self, partition: int) -> dict:
@@ -89,9 +115,9 @@ class Witness:
                 values.pop(entry.key, None)
                 if entry.value is not None:
                     values[entry.key] = entry.value
-        return decode_state(list(values.items()))[0]
+        return _decoded(tuple(values.items()))
 
     def training_rows(self) -> list[list[int]]:
         """Row ids of each committed training record, in the order of the topic."""
         records = self.broker.committed_records("training")
-        return [decode_training(entry.value).row_ids.tolist() for _, _, entry in records]
+        return [_row_ids(entry.value) for _, _, entry in records]

@@ -4,6 +4,7 @@ Everything is a function of the schedule. One thread: where a process is stopped
 take their turns inside the call that it is stopped in.
 """
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,14 +12,26 @@ from dataclasses import dataclass
 
 from stream_iwae.adapters.memory_broker import MemoryBroker
 from stream_iwae.errors import DeliveryError
+from stream_iwae.ports import ModelAnnouncement
 from tests.simulation.clock import WorldClock
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.faults import KINDS, TRANSACTION_TIMEOUT_MS, CrashedError
-from tests.simulation.logs import PARTITIONS, START_MS, logs_of
+from tests.simulation.logs import PARTITIONS, START_MS, logs_of, stages_of
 from tests.simulation.memo import Memo
 from tests.simulation.models import PINNED, blob_of
 from tests.simulation.ports import ModelTopic
-from tests.simulation.processes import GROUP, TRAINERS, Process, ServiceProcess, TrainerProcess
+from tests.simulation.processes import (
+    GROUP,
+    REKEYERS,
+    TRAINERS,
+    Process,
+    RekeyerProcess,
+    ServiceProcess,
+    TrainerProcess,
+)
+from tests.simulation.reference import RereadLog
+from tests.simulation.rekeyed import waking
+from tests.simulation.scattered import ORDERED, REKEYED, rekeyed_stages, scattered
 from tests.simulation.schedule import Schedule
 from tests.simulation.witness import Witness
 
@@ -47,21 +60,35 @@ class World(Witness):
         super().__init__()
         group = schedule.group
         self.schedule, self._tell = schedule, tell
-        self.memo = memo if memo is not None and group.is_remembered else Memo()
+        self.memo = memo if memo is not None else Memo()
         self.rng = random.Random(f"world/{schedule.seed}")
-        self.logs = logs_of(schedule.log, is_idle=group.is_idle, is_full=schedule.windows.startswith("full"))
+        self.is_rekeyed = group.is_rekeyed
+        self.scored = REKEYED if self.is_rekeyed else "events"
+        if self.is_rekeyed:
+            self.stages = rekeyed_stages(schedule.windows)
+            self.logs = scattered(schedule.log, is_unruly=schedule.windows not in ORDERED).sources
+        else:
+            self.stages = stages_of(schedule.windows)
+            self.logs = logs_of(schedule.log, is_idle=group.is_idle, is_full=schedule.windows.startswith("full"))
         self.log_key = (schedule.log, group.is_idle)
         self.clock = WorldClock(START_MS + 600_000)
         self.broker = MemoryBroker(self.clock.true_ms, TRANSACTION_TIMEOUT_MS)
         self.broker.before_effect, self.broker.on_commit = self.effect, self.note_commit
         self.broker.on_wait = self.pass_time
-        self.coordinators = {
-            GROUP: Coordinator(self.broker, GROUP, len(PARTITIONS)),
-            TRAINERS: Coordinator(self.broker, TRAINERS, 1),
-        }
+        self.coordinators = {GROUP: Coordinator(self.broker, GROUP, len(PARTITIONS))}
+        if group.has_trainers:
+            self.coordinators[TRAINERS] = Coordinator(self.broker, TRAINERS, 1)
+        if group.is_rekeyed:
+            self.coordinators[REKEYERS] = Coordinator(self.broker, REKEYERS, len(self.logs))
+        self._lay_out()
         self.slots = [Slot(member, GROUP, ServiceProcess) for member in group.members]
         if group.has_trainers:
             self.slots += [Slot(member, TRAINERS, TrainerProcess) for member in ("a", "b")]
+        if self.is_rekeyed:
+            self.slots = [Slot(member, REKEYERS, RekeyerProcess) for member in group.members] + self.slots
+            self.reread = RereadLog(self.broker.logs[REKEYED], self.stages)
+        self._announced: list[ModelAnnouncement] = []
+        self._n_announcements = -1
         self.turn = 0
         self.faults = list(schedule.faults)
         self.struck: Counter[str] = Counter()
@@ -69,10 +96,10 @@ class World(Witness):
         self._since = 0  # effects since the last fault
         self._n_effects = 0
         self._delayed: list[tuple[int, str, int]] = []  # (at which effect, transactional id, epoch)
-        self._lay_out()
 
     def _lay_out(self) -> None:
-        for topic in ("events", "alerts", "dead-letters", "state", "scores"):
+        self.broker.create_topic("events", len(self.logs))
+        for topic in (self.scored, "alerts", "dead-letters", "state", "scores"):
             self.broker.create_topic(topic, len(PARTITIONS))
         for topic in ("training", ModelTopic.TOPIC):
             self.broker.create_topic(topic)
@@ -89,6 +116,8 @@ class World(Witness):
         for self.turn in range(n_turns):
             if self.turn == n_turns // 2:
                 self._second_part()
+            if self.turn > n_turns // 2 and not self.faults:
+                break  # nothing more will happen that calm does not bring
             self._take_turn(self.rng.choice(self.slots))
             self._let_pass(_TURN_MS)
         at_half_time(self)
@@ -122,9 +151,11 @@ class World(Witness):
             present += log.entries[len(present) :]
 
     def _lagging(self) -> list[str]:
-        positions, ends = self.positions(), [len(log) for log in self.broker.logs["events"]]
-        found = [f"partition {p}: {positions.get(p)} of {ends[p]}" for p in PARTITIONS if positions.get(p) != ends[p]]
+        found = self._behind(self.scored, self.positions())
+        found += self._behind("events", self.source_positions()) if self.is_rekeyed else []
         found += [f"the transaction of {name} is open" for name in self.broker.open]
+        if self.is_rekeyed and self.schedule.windows == "unruly" and not found:
+            found += [f"source {source} is silent and waited for" for source in waking(self)]
         trainers = [slot.process.trainer for slot in self.slots if isinstance(slot.process, TrainerProcess)]
         if trainers:
             owners = [trainer for trainer in trainers if trainer.learner is not None]
@@ -132,6 +163,10 @@ class World(Witness):
             if len(owners) != 1 or owners[0].learner.n_rows < n_rows - owners[0].learner.EACH_ROWS:
                 found.append(f"{len(owners)} trainers own the training topic")
         return found
+
+    def _behind(self, topic: str, positions: dict[int, int]) -> list[str]:
+        ends = enumerate(map(len, self.broker.logs[topic]))
+        return [f"{topic} {p}: {positions.get(p)} of {end}" for p, end in ends if positions.get(p) != end]
 
     def _take_turn(self, slot: Slot) -> None:
         if slot.process is None and self.turn < slot.back_at:
@@ -177,18 +212,19 @@ class World(Witness):
     def effect(self, name: str) -> None:
         """Something is about to leave the running process, or has: the place where faults strike."""
         self._n_effects += 1
-        self._land_delayed()
+        if self._delayed:
+            self._land_delayed()
         if not self._running:
             return
-        slot = self._running[-1]
         if self._tell is not None:
             self.tell(f". {name}", {})
         if not self.faults:
             return
         self._since += 1
-        fault, kind = self.faults[0], KINDS[self.faults[0].kind]
+        fault = self.faults[0]
         if self._since <= fault.after:
             return
+        slot, kind = self._running[-1], KINDS[fault.kind]
         if (kind.effects and name not in kind.effects) or (kind.is_nesting and len(self._running) > 1):
             if self._since > fault.after + _PATIENCE:
                 del self.faults[0]
@@ -246,6 +282,15 @@ class World(Witness):
     def cuts(self, partition: int) -> tuple[int, ...] | None:
         """Where polls of the input may end; None: anywhere."""
         return None if self.schedule.windows.startswith("full") else self.logs[partition].cuts
+
+    def announced(self) -> list[ModelAnnouncement]:
+        """The models that a read_committed reader finds; read again when the log has grown, as it does by each end."""
+        n_entries = len(self.broker.logs[ModelTopic.TOPIC][0])
+        if n_entries != self._n_announcements:
+            self._n_announcements = n_entries
+            entries = self.broker.committed_records(ModelTopic.TOPIC)
+            self._announced = [ModelAnnouncement(json.loads(e.value)["version"], e.value) for _, _, e in entries]
+        return self._announced
 
     def tell(self, event: str, fields: dict) -> None:
         """A line of the trace."""

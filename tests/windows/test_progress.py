@@ -18,7 +18,7 @@ def test_the_largest_metadata_fits_the_broker():
     largest = 2**63 - 1
     progress = Progress(0, largest, largest, largest, ((largest, largest),) * MAX_JUMPS)
 
-    assert len(encode_metadata(progress, largest, FINGERPRINT, largest)) <= MAX_METADATA_BYTES
+    assert len(encode_metadata(progress, largest, FINGERPRINT, largest, "f" * 32)) <= MAX_METADATA_BYTES
 
 
 def test_metadata_that_would_kill_the_producer_is_refused():
