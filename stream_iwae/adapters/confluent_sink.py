@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from stream_iwae.adapters.confluent_client import Errors, confluent_settings, refusal, unconnected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import check_permissions, topic_permission, write_transactions
-from stream_iwae.adapters.kafka_sink import MAX_METADATA_BYTES, check_sizes
+from stream_iwae.adapters.kafka_sink import check_sizes
 from stream_iwae.errors import (
     AmbiguousCommitError,
     BrokerUnreachableError,
@@ -33,7 +33,6 @@ _FENCED: Final = frozenset(
     }
 )
 _QUEUE_KIB: Final = 128 * 1024
-_MAX_METADATA_BYTES: Final = MAX_METADATA_BYTES - 1  # seen: librdkafka 2.16 sends one byte more than it is given
 _FULL_QUEUE_S: Final = 0.05
 _BY_KEY: Final = -1  # the client's number for a partition that its partitioner picks
 
@@ -85,7 +84,7 @@ class ConfluentOutputSink:
         group: GroupToken,
     ) -> None:
         """Publish and commit in one transaction; see the port for what it raises."""
-        check_sizes(records, offsets, self._config.max_message, _MAX_METADATA_BYTES)
+        check_sizes(records, offsets, self._config.max_message)
         if self._is_fenced:
             raise FencedError(f"another producer uses {self._transactional_id!r}")
         producer = self._producer

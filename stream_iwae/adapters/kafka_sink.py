@@ -39,7 +39,9 @@ _STALE: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgressE
 _FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
 _REQUEST_TIMEOUT_MS: Final = 30_000
 _OVERHEAD_BYTES: Final = 2_048  # of a record beside key, value and headers
-MAX_METADATA_BYTES: Final = 4_096  # beside an offset; the broker's default
+# librdkafka marks the end of what it stores beside an offset, and in what it reads runs past an end that is not marked.
+METADATA_END: Final = "\0"
+MAX_METADATA_BYTES: Final = 4_096 - len(METADATA_END)  # beside an offset; the broker's default
 
 
 class KafkaOutputSink:
@@ -98,7 +100,9 @@ class KafkaOutputSink:
             self._send(producer, records)
             if offsets:
                 wanted = {
-                    TopicPartition(source_topic, partition): OffsetAndMetadata(found.offset, found.metadata, -1)
+                    TopicPartition(source_topic, partition): OffsetAndMetadata(
+                        found.offset, found.metadata + METADATA_END, -1
+                    )
                     for partition, found in offsets.items()
                 }
                 producer.send_offsets_to_transaction(wanted, group)
@@ -176,7 +180,6 @@ def check_sizes(
     records: Sequence[OutputRecord],
     offsets: Mapping[int, CommittedOffset],
     max_message: int,
-    max_metadata: int = MAX_METADATA_BYTES,
 ) -> None:
     """No record may stop the service for good: what a broker would refuse is refused here, before the transaction.
 
@@ -190,7 +193,7 @@ def check_sizes(
             raise DeliveryError(f"a record of {size} bytes for {record.topic}; kafka.max_message is {max_message}")
     for partition, found in offsets.items():
         size = len(found.metadata.encode())
-        if size > max_metadata:  # the broker's refusal would be fatal to the producer
+        if size > MAX_METADATA_BYTES:  # the broker's refusal would be fatal to the producer
             raise DeliveryError(f"commit metadata of {size} bytes for partition {partition}")
 
 

@@ -18,6 +18,7 @@ from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import refused, topic_permission
 from stream_iwae.adapters.kafka_records import Record, read_plain_records
 from stream_iwae.adapters.kafka_rejoin import keep_finished_joins, tell_settled
+from stream_iwae.adapters.kafka_sink import METADATA_END
 from stream_iwae.batches import RecordBatch
 from stream_iwae.errors import ConfigurationError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
@@ -103,7 +104,9 @@ class KafkaEventSource:
         out: dict[int, CommittedOffset | None] = {}
         for partition in self._partitions(partitions):
             found = self._consumer.committed(partition, metadata=True)
-            out[partition.partition] = CommittedOffset(found.offset, found.metadata) if found else None
+            out[partition.partition] = (
+                CommittedOffset(found.offset, found.metadata.removesuffix(METADATA_END)) if found else None
+            )
         return out
 
     def beginning_offsets(self, partitions: frozenset[int]) -> dict[int, int]:
