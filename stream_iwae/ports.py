@@ -179,6 +179,9 @@ class Telemetry(Protocol):
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
 
+    def forget(self, name: str, **labels: str) -> None:
+        """Take a gauge's series away; nothing where there is none."""
+
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation to a histogram."""
 
