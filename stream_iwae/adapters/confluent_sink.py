@@ -122,7 +122,12 @@ class ConfluentOutputSink:
             while not _is_enqueued(producer, record, on_delivery):
                 if time.monotonic() >= deadline_s:
                     raise DeliveryError(f"the queue to the brokers stayed full, at a record of {record.topic}")
-        left = producer.flush(max(0.0, deadline_s - time.monotonic()))
+        try:
+            left = producer.flush(max(0.0, deadline_s - time.monotonic()))
+        except (
+            SystemError
+        ) as error:  # so shows a fatal error of the client while callbacks of ours are still to be called
+            raise (error.__cause__ if isinstance(error.__cause__, KafkaException) else error) from None
         if failures:
             topic, error = failures[0]
             if error.code() in _FENCED:

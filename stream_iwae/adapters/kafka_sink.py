@@ -94,11 +94,12 @@ class KafkaOutputSink:
         check_sizes(records, offsets, self._config.max_message)
         if self._is_fenced:
             raise FencedError(f"another producer uses {self._transactional_id!r}")
-        producer = self._producer
+        producer, are_offsets_told = self._producer, False
         try:
             producer.begin_transaction()
             self._send(producer, records)
             if offsets:
+                are_offsets_told = True
                 wanted = {
                     TopicPartition(source_topic, partition): OffsetAndMetadata(
                         found.offset, found.metadata + METADATA_END, -1
@@ -113,7 +114,7 @@ class KafkaOutputSink:
             self._abort()
             raise refused(self._config, error, write_transactions(self._transactional_id)) from error
         except (KafkaError, DeliveryError, ValueError) as error:  # ValueError: the client's for an unknown partition
-            raise self._give_up(error) from error
+            raise self._give_up(error, are_offsets_told=are_offsets_told) from error
         try:
             producer.commit_transaction()
         except _FENCED as error:
@@ -137,7 +138,7 @@ class KafkaOutputSink:
                     raise refused(self._config, failure, topic_permission(self._config, "WRITE", record.topic))
                 raise DeliveryError(f"a record of {record.topic} failed") from failure
 
-    def _give_up(self, error: Exception) -> DeliveryError:
+    def _give_up(self, error: Exception, *, are_offsets_told: bool) -> DeliveryError:
         """End the transaction, and say what its error asks of the caller.
 
         A fenced producer shows as the failure of whatever it did first, be it only a record. It is not replaced
@@ -147,11 +148,16 @@ class KafkaOutputSink:
         if isinstance(cause, _FENCED):
             self._is_fenced = True  # the client forgets why it fails from now on
             return FencedError(f"another producer uses {self._transactional_id!r}: {cause!r}")
-        self._abort()
+        if isinstance(cause, FencedInstanceIdError):
+            self._abort()
+            return FencedError(f"kafka.instance {self._config.instance!r} is used twice")
+        if are_offsets_told:
+            # The client (3.0.12) keeps offsets that were refused, and would commit them with its next transaction.
+            self._replace()
+        else:
+            self._abort()
         if isinstance(cause, _STALE):
             return StaleGroupError(f"the group has rebalanced: {cause!r}")
-        if isinstance(cause, FencedInstanceIdError):
-            return FencedError(f"kafka.instance {self._config.instance!r} is used twice")
         what = f"{error}: {cause!r}" if cause is not error else repr(error)
         return DeliveryError(f"output could not be delivered: {what}")
 
@@ -160,10 +166,14 @@ class KafkaOutputSink:
         try:
             self._producer.abort_transaction()
         except KafkaError:
-            try:
-                self.recover()
-            except BrokerUnreachableError as error:
-                raise DeliveryError(f"the transaction could not be aborted: {error}") from error
+            self._replace()
+
+    def _replace(self) -> None:
+        """Recover, where that is the end of a transaction that has failed."""
+        try:
+            self.recover()
+        except BrokerUnreachableError as error:
+            raise DeliveryError(f"the transaction could not be aborted: {error}") from error
 
     def recover(self) -> None:
         """A new producer under the same id: its first act settles what the former left open."""

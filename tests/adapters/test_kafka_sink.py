@@ -111,12 +111,12 @@ def test_what_the_broker_would_refuse_is_refused_before_the_transaction(topic, s
 
     with pytest.raises(DeliveryError, match="bytes"):
         sink.commit([a_record(out, b"0"), a_record(out, b"x" * 65_536)], {}, out, None)
-    with pytest.raises(DeliveryError, match="4097 bytes"):
-        sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "m" * 4_097)}, member.topic, token)
+    with pytest.raises(DeliveryError, match="4096 bytes"):
+        sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "m" * 4_096)}, member.topic, token)
 
-    sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "m" * 4_096)}, member.topic, token)
+    sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "m" * 4_095)}, member.topic, token)
     assert visible(out) == [b"2"]
-    assert member.committed(frozenset({0})) == {0: CommittedOffset(0, "m" * 4_096)}
+    assert member.committed(frozenset({0})) == {0: CommittedOffset(0, "m" * 4_095)}
 
 
 def test_a_second_process_with_the_same_instance_fences_the_first(make_config, opened, topic, sink, member, visible):
