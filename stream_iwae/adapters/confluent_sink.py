@@ -124,10 +124,10 @@ class ConfluentOutputSink:
                     raise DeliveryError(f"the queue to the brokers stayed full, at a record of {record.topic}")
         try:
             left = producer.flush(max(0.0, deadline_s - time.monotonic()))
-        except (
-            SystemError
-        ) as error:  # so shows a fatal error of the client while callbacks of ours are still to be called
-            raise (error.__cause__ if isinstance(error.__cause__, KafkaException) else error) from None
+        except SystemError as shown:  # a fatal error of the client, while callbacks of ours were to be called
+            if isinstance(shown.__cause__, KafkaException):
+                raise shown.__cause__ from None
+            raise
         if failures:
             topic, error = failures[0]
             if error.code() in _FENCED:
