@@ -6,6 +6,7 @@ with its own connections, and is killed like any other.
 
 import ctypes
 import faulthandler
+import gc
 import mmap
 import os
 import signal
@@ -14,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Final
+
+from kafka import KafkaConsumer
 
 from stream_iwae.bootstrap import run_service, run_trainer
 from stream_iwae.errors import StreamIwaeError
@@ -31,7 +34,7 @@ def run(command: str, config: Path, log: Path, clock: Path, bug: str | None) -> 
     os.dup2(output, 1)
     os.dup2(output, 2)
     _follow_clock(clock)
-    faulthandler.register(signal.SIGUSR1)  # the schedule asks where it stands when something is stuck
+    signal.signal(signal.SIGUSR1, _say_where)
     if bug is not None:
         BUGS[bug].plant()
     try:
@@ -48,6 +51,17 @@ def set_clock(clock: Path, offset_s: float) -> None:
     """Set the wall clock of those who follow this file."""
     with clock.open("r+b" if clock.exists() else "w+b") as file:
         file.write(_OFFSET.pack(int(offset_s * 1e9)))
+
+
+def _say_where(*_: object) -> None:
+    """Write stacks, and what consumers fetch from where: a schedule asks for it when something is stuck."""
+    faulthandler.dump_traceback()
+    for consumer in (found for found in gc.get_objects() if isinstance(found, KafkaConsumer)):
+        sys.stderr.write(f"consumer {consumer.config['client_id']}: {consumer._coordinator}\n")
+        for partition, state in list(consumer._subscription.assignment.items()):
+            sys.stderr.write(f"  {partition}: {vars(state)}\n")
+        fetcher = {name: repr(value)[:400] for name, value in vars(consumer._fetcher).items() if name.startswith("_")}
+        sys.stderr.write(f"  {fetcher}\n")
 
 
 def _follow_clock(clock: Path) -> None:

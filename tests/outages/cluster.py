@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from kafka import KafkaAdminClient
 
-from stream_iwae.lab.local_kafka import BrokerOptions, RunningKafka, local_kafka, start, stop_node
+from stream_iwae.lab.local_kafka import BrokerOptions, LocalKafkaError, RunningKafka, local_kafka, start, stop_node
 from stream_iwae.windows.progress import decode_metadata
 from tests.outages.effects import Published
 from tests.outages.fleet import OutageError, wait_for
@@ -49,6 +49,12 @@ class Cluster:
     def start_missing(self) -> None:
         """Start the broker that is away, and wait until all answer."""
         self._pids = start(self._directory, BROKERS, _OPTIONS).pids
+
+    def kill(self) -> None:
+        """End all of them at once: nobody needs their data, and in order it takes a quarter of a minute."""
+        for number in range(1, BROKERS + 1):
+            with suppress(LocalKafkaError):  # it is away already
+                stop_node(self._directory, number, is_killed=True)
 
     def pause_broker(self, number: int) -> None:
         self._stopped = number
@@ -220,4 +226,4 @@ def three_brokers() -> Iterator[Cluster]:
         try:
             yield cluster
         finally:
-            cluster.resume_broker()
+            cluster.kill()
