@@ -25,6 +25,7 @@ from kafka.structs import OffsetAndMetadata
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import refused, topic_permission, write_transactions
+from stream_iwae.adapters.kafka_transactions import keep_requests
 from stream_iwae.errors import (
     AmbiguousCommitError,
     BrokerUnreachableError,
@@ -73,6 +74,7 @@ class KafkaOutputSink:
                 delivery_timeout_ms=config.transaction_timeout + 10_000,
             ),
         )
+        keep_requests(producer)
         try:
             producer.init_transactions()
         except AuthorizationError as error:
