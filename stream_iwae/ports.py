@@ -36,7 +36,11 @@ class EventSource(Protocol):
     topic: str
 
     def poll(self, timeout_s: float) -> Polled:
-        """Wait for records of partitions that are not paused; newly assigned ones begin paused."""
+        """Wait for records of partitions that are not paused; newly assigned ones begin paused.
+
+        Raises:
+            FencedError: Another process is this member of the group now.
+        """
 
     def n_partitions(self) -> int:
         """How many partitions the topic has."""

@@ -1,6 +1,7 @@
 """python -m tests.outages --seed 7: run schedules of faults against three brokers, three replicas and a trainer."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,7 @@ def main() -> int:
     parser.add_argument("--logs", type=Path, help="where the logs of failed schedules are kept; default: a new folder")
     parser.add_argument("--bug", choices=BUGS, help="a mistake to plant in every replica: the checks should notice")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # in order, as Ctrl-C ends it
     logs = given.logs or Path(tempfile.mkdtemp(prefix="stream-iwae-outages-"))
     began_s, n_failed, struck, waits = time.monotonic(), 0, Counter[str](), []
     with three_brokers() as cluster:

@@ -13,6 +13,7 @@ import signal
 import struct
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +75,7 @@ def _follow_clock(clock: Path) -> None:
 
 
 def _end_with_parent() -> None:
-    """Be killed when the server ends, which ends with the schedule: even a child that is stopped then."""
+    """Be killed when the server ends, which ends with the schedule however that ends: even a child that is stopped."""
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # else the server would live as long as its children do
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from kafka import KafkaAdminClient
+from kafka import TopicPartition as KafkaPartition
 
 from stream_iwae.lab.local_kafka import BrokerOptions, LocalKafkaError, RunningKafka, local_kafka, start, stop_node
 from stream_iwae.windows.progress import decode_metadata
@@ -26,7 +27,11 @@ _SETTLE_S: Final = 60.0
 _OPTIONS: Final = BrokerOptions(
     heap="256m",
     log_level="warn",
-    properties={"log.segment.bytes": "16777216", "log.retention.check.interval.ms": "600000"},
+    properties={
+        "log.segment.bytes": "16777216",
+        "log.retention.check.interval.ms": "600000",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",  # soon after its time-out
+    },
 )
 
 
@@ -114,11 +119,19 @@ class Cluster:
         return {place: (stable[place], high[place]) for place in high}
 
     def open_transactions(self) -> list[str]:
-        """What the coordinators know of them."""
+        """What the coordinators know of transactions that are under way, and partitions of their producers."""
         admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
         try:
-            found = admin.list_transactions()
-            return [str(one) for one in found]
+            known = [one for found in admin.list_transactions().values() for one in found]
+            return [str(one) for one in known if "Complete" not in str(one) and "EMPTY" not in str(one).upper()]
+        finally:
+            admin.close()
+
+    def producers(self, topic: str, partition: int) -> str:
+        """What the leader of a partition knows of its producers."""
+        admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers)
+        try:
+            return str(admin.describe_producers([KafkaPartition(topic, partition)]))
         finally:
             admin.close()
 

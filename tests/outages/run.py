@@ -28,11 +28,12 @@ from tests.outages.load import Load
 from tests.outages.logs import N_PARTITIONS
 from tests.outages.reference import reference_of
 from tests.outages.schedule import REPLICAS, Fault, Schedule
-from tests.outages.settings import PINNED, Names, configuration, pinned_model
+from tests.outages.settings import PINNED, TRANSACTION_S, Names, configuration, pinned_model
 
 _READY_S: Final = 60.0
 _FAULTS_S: Final = 120.0  # for all faults of a schedule to be over
 _CAUGHT_UP_S: Final = 60.0  # from the end of the load
+_ABANDONED_S: Final = TRANSACTION_S + 5.0  # until the brokers have aborted what a process left behind
 _MARKERS_S: Final = 5.0  # from the end of the last process to the end of its last transaction: less than a time-out
 
 
@@ -56,7 +57,7 @@ class Verdict:
             f"{'FAILED' if self.violated else 'ok'}"
         )
         wrong = [
-            f"  {name} violated: {sentence[:600]}" for name, all_ in self.violated.items() for sentence in all_[:3]
+            f"  {name} violated: {sentence[:1500]}" for name, all_ in self.violated.items() for sentence in all_[:3]
         ]
         again = f'  again: make outages SEED={self.schedule.seed} OUTAGES="--schedules 1"'
         return "\n".join([line, *wrong, *([again] if wrong else [])])
@@ -119,7 +120,7 @@ class _Course:
             stalled = [*self._faults_failed, *self._catch_up(load, fleet, onlooker)]
             rows_learnt = self._rows_learnt(fleet, stalled)
             fleet.stop()
-            stalled += self._wait_until_stable("after SIGTERM")
+            stalled += self._wait_until_stable("after SIGTERM", _MARKERS_S)
         return self._gather(load, fleet, onlooker, stalled, rows_learnt)
 
     def _write(self, instance: str, *, is_trainer: bool = False) -> Path:
@@ -183,7 +184,7 @@ class _Course:
         if stalled:
             fleet.dump()
         self._verdict.caught_up_s = time.monotonic() - began_s
-        stalled += self._wait_until_stable("with all at work")
+        stalled += self._wait_until_stable("with all at work", _ABANDONED_S)
         stalled += self._told(lambda: wait_for(lambda: fleet.lag() == 0.0, 15.0, "no replica lags"))
         once = dict.fromkeys(range(N_PARTITIONS), 1)
         return stalled + self._told(
@@ -197,15 +198,21 @@ class _Course:
             return [str(error)]
         return []
 
-    def _wait_until_stable(self, when: str) -> list[str]:
-        """Until no transaction is open anywhere; else which are, and how long ago they began."""
+    def _wait_until_stable(self, when: str, timeout_s: float) -> list[str]:
+        """Until no transaction is open anywhere; else which partitions wait for one, and what brokers know of it."""
+        unstable: dict[tuple[str, int], tuple[int, int]] = {}
 
         def are_stable() -> bool:
+            unstable.clear()
             ends = self._cluster.ends(self._ours)
-            return ends is not None and all(stable == high for stable, high in ends.values())
+            unstable.update({place: at for place, at in (ends or {}).items() if at[0] != at[1]})
+            return ends is not None and not unstable
 
-        wrong = self._told(lambda: wait_for(are_stable, _MARKERS_S, f"all transactions ended {when}"))
-        return wrong and [f"{wrong[0]}: {self._cluster.open_transactions()}"]
+        wrong = self._told(lambda: wait_for(are_stable, timeout_s, f"all transactions ended {when}"))
+        if not wrong:
+            return []
+        producers = [self._cluster.producers(*place) for place in list(unstable)[:2]]
+        return [f"{wrong[0]}: {unstable}, {producers}, {self._cluster.open_transactions()}"]
 
     def _rows_learnt(self, fleet: Fleet, stalled: list[str]) -> int | None:
         """What the trainer holds, once it holds all that is on the topic."""
