@@ -7,6 +7,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from stream_iwae.adapters.bounded_call import within
 from stream_iwae.adapters.confluent_client import Errors, confluent_settings, refusal, unconnected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import check_permissions, topic_permission, write_transactions
@@ -34,6 +35,8 @@ _FENCED: Final = frozenset(
 )
 _QUEUE_KIB: Final = 128 * 1024
 _FULL_QUEUE_S: Final = 0.05
+_GRACE_S: Final = 2.0  # seen: librdkafka 2.16 never comes back from a commit of offsets whose coordinator has died
+_CLOSE_S: Final = 10.0
 _BY_KEY: Final = -1  # the client's number for a partition that its partitioner picks
 
 
@@ -96,19 +99,26 @@ class ConfluentOutputSink:
                     TopicPartition(source_topic, partition, found.offset, found.metadata)
                     for partition, found in offsets.items()
                 ]
-                producer.send_offsets_to_transaction(wanted, group, self._timeout_s)
+                self._bounded(producer.send_offsets_to_transaction, wanted, group, self._timeout_s)
         except KafkaException as error:
             raise self._give_up(error.args[0]) from error
         except (DeliveryError, ConfigurationError):
             self._abort()
             raise
         try:
-            producer.commit_transaction(self._timeout_s)
+            self._bounded(producer.commit_transaction, self._timeout_s)
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             if cause.code() in _FENCED or cause.txn_requires_abort():
                 raise self._give_up(cause) from error
             raise AmbiguousCommitError(f"the commit's fate is unknown: {cause}") from error
+
+    def _bounded(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call the client, which does not always keep to the time that it was given."""
+        try:
+            within(self._timeout_s + _GRACE_S, call, *arguments)
+        except TimeoutError as error:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, str(error))) from error  # noqa: SLF001
 
     def _send(self, producer: Producer, records: Sequence[OutputRecord]) -> None:
         failures: list[tuple[str | None, KafkaError]] = []
@@ -160,7 +170,7 @@ class ConfluentOutputSink:
         """End the open transaction; a producer that cannot is replaced."""
         try:
             self._producer.purge()
-            self._producer.abort_transaction(self._timeout_s)
+            self._bounded(self._producer.abort_transaction, self._timeout_s)
         except KafkaException:
             try:
                 self.recover()
@@ -184,8 +194,8 @@ class ConfluentOutputSink:
 def _end(producer: Producer) -> None:
     producer.purge()
     # The client's close fails after a fatal error, being fenced for one. What it holds goes with its last reference.
-    with suppress(SystemError, KafkaException):
-        producer.close()
+    with suppress(SystemError, KafkaException, TimeoutError):
+        within(_CLOSE_S, producer.close)
 
 
 def _is_enqueued(
