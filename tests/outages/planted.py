@@ -38,7 +38,7 @@ def _last_polled(_):
 
 def _unfenced(_):
     """Commit without the membership of the group."""
-    return lambda self: ConsumerGroupMetadata(f"{self._config.group}")
+    return lambda self: ConsumerGroupMetadata(self._config.group)
 
 
 def _alerts_twice(honest):
