@@ -19,7 +19,7 @@ SEED ?= 1
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate check faults fuzz flood bench pin
+.PHONY: help setup demo test simulate check faults outages fuzz flood bench pin
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,7 +41,10 @@ check: setup  ## what needs no run: lint, format, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-faults: fuzz flood  ## hostile input by the million, and floods of forged addresses; SEED=7 for others
+faults: fuzz flood outages  ## hostile input by the million, floods of forged addresses, outages; SEED=7 for others
+
+outages: setup  ## strike three brokers, three replicas and a trainer; one: SEED=7 OUTAGES="--schedules 1"
+	$(BIN)/python -m tests.outages --seed $(SEED) $(OUTAGES)
 
 fuzz: setup
 	$(BIN)/python tests/faults/fuzz.py --seed $(SEED) $(FUZZ)

@@ -37,7 +37,11 @@ class EventSource(Protocol):
     topic: str
 
     def poll(self, timeout_s: float) -> Polled:
-        """Wait for records of partitions that are not paused; newly assigned ones begin paused."""
+        """Wait for records of partitions that are not paused; newly assigned ones begin paused.
+
+        Raises:
+            FencedError: Another process is this member of the group now.
+        """
 
     def n_partitions(self) -> int:
         """How many partitions the topic has."""
@@ -179,6 +183,9 @@ class Telemetry(Protocol):
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
+
+    def forget(self, name: str, **labels: str) -> None:
+        """Take a gauge's series away; nothing where there is none."""
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation to a histogram."""

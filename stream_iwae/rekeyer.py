@@ -110,6 +110,7 @@ class Rekeyer:
             self.partitions.pop(partition, None)
             self._delivery.waiting.pop(partition, None)
             self._forget_polled(partition)
+            self._telemetry.forget("consumer_lag_records", topic=self._source.topic, partition=str(partition))
         if polled.assigned:
             self._publisher.n_sources = self._source.n_partitions()
             committed = self._source.committed(polled.assigned)

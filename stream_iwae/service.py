@@ -146,6 +146,7 @@ class Service:
             self._delivery.waiting.pop(partition, None)
             self._last_record_s.pop(partition, None)
             self._forget_polled(partition)
+            self._telemetry.forget("consumer_lag_records", topic=self._source.topic, partition=str(partition))
         self._awaited -= polled.revoked | polled.lost
         if polled.assigned:
             self._take_over(polled.assigned)

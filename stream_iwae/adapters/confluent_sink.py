@@ -7,10 +7,11 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from stream_iwae.adapters.bounded_call import within
 from stream_iwae.adapters.confluent_client import Errors, confluent_settings, refusal, unconnected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import check_permissions, topic_permission, write_transactions
-from stream_iwae.adapters.kafka_sink import MAX_METADATA_BYTES, check_sizes
+from stream_iwae.adapters.kafka_sink import check_sizes
 from stream_iwae.errors import (
     AmbiguousCommitError,
     BrokerUnreachableError,
@@ -33,8 +34,9 @@ _FENCED: Final = frozenset(
     }
 )
 _QUEUE_KIB: Final = 128 * 1024
-_MAX_METADATA_BYTES: Final = MAX_METADATA_BYTES - 1  # seen: librdkafka 2.16 sends one byte more than it is given
 _FULL_QUEUE_S: Final = 0.05
+_GRACE_S: Final = 2.0  # seen: librdkafka 2.16 never comes back from a commit of offsets whose coordinator has died
+_CLOSE_S: Final = 10.0
 _BY_KEY: Final = -1  # the client's number for a partition that its partitioner picks
 
 
@@ -85,7 +87,7 @@ class ConfluentOutputSink:
         group: GroupToken,
     ) -> None:
         """Publish and commit in one transaction; see the port for what it raises."""
-        check_sizes(records, offsets, self._config.max_message, _MAX_METADATA_BYTES)
+        check_sizes(records, offsets, self._config.max_message)
         if self._is_fenced:
             raise FencedError(f"another producer uses {self._transactional_id!r}")
         producer = self._producer
@@ -97,19 +99,26 @@ class ConfluentOutputSink:
                     TopicPartition(source_topic, partition, found.offset, found.metadata)
                     for partition, found in offsets.items()
                 ]
-                producer.send_offsets_to_transaction(wanted, group, self._timeout_s)
+                self._bounded(producer.send_offsets_to_transaction, wanted, group, self._timeout_s)
         except KafkaException as error:
             raise self._give_up(error.args[0]) from error
         except (DeliveryError, ConfigurationError):
             self._abort()
             raise
         try:
-            producer.commit_transaction(self._timeout_s)
+            self._bounded(producer.commit_transaction, self._timeout_s)
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             if cause.code() in _FENCED or cause.txn_requires_abort():
                 raise self._give_up(cause) from error
             raise AmbiguousCommitError(f"the commit's fate is unknown: {cause}") from error
+
+    def _bounded(self, call: Callable[..., object], *arguments: object) -> None:
+        """Call the client, which does not always keep to the time that it was given."""
+        try:
+            within(self._timeout_s + _GRACE_S, call, *arguments)
+        except TimeoutError as error:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, str(error))) from error  # noqa: SLF001
 
     def _send(self, producer: Producer, records: Sequence[OutputRecord]) -> None:
         failures: list[tuple[str | None, KafkaError]] = []
@@ -123,7 +132,12 @@ class ConfluentOutputSink:
             while not _is_enqueued(producer, record, on_delivery):
                 if time.monotonic() >= deadline_s:
                     raise DeliveryError(f"the queue to the brokers stayed full, at a record of {record.topic}")
-        left = producer.flush(max(0.0, deadline_s - time.monotonic()))
+        try:
+            left = producer.flush(max(0.0, deadline_s - time.monotonic()))
+        except SystemError as shown:  # a fatal error of the client, while callbacks of ours were to be called
+            if isinstance(shown.__cause__, KafkaException):
+                raise shown.__cause__ from None
+            raise
         if failures:
             topic, error = failures[0]
             if error.code() in _FENCED:
@@ -156,7 +170,7 @@ class ConfluentOutputSink:
         """End the open transaction; a producer that cannot is replaced."""
         try:
             self._producer.purge()
-            self._producer.abort_transaction(self._timeout_s)
+            self._bounded(self._producer.abort_transaction, self._timeout_s)
         except KafkaException:
             try:
                 self.recover()
@@ -180,8 +194,8 @@ class ConfluentOutputSink:
 def _end(producer: Producer) -> None:
     producer.purge()
     # The client's close fails after a fatal error, being fenced for one. What it holds goes with its last reference.
-    with suppress(SystemError, KafkaException):
-        producer.close()
+    with suppress(SystemError, KafkaException, TimeoutError):
+        within(_CLOSE_S, producer.close)
 
 
 def _is_enqueued(

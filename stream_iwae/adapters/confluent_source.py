@@ -16,7 +16,7 @@ from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import topic_permission
 from stream_iwae.adapters.kafka_source import check_topic
 from stream_iwae.batches import RecordBatch
-from stream_iwae.errors import BrokerUnreachableError, ConfigurationError, StreamIwaeError
+from stream_iwae.errors import BrokerUnreachableError, ConfigurationError, FencedError, StreamIwaeError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
 
 _FETCH_BYTES: Final = 8 * 1024 * 1024  # per partition and fetch
@@ -24,6 +24,7 @@ _QUEUED_KIB: Final = 32 * 1024  # fetched ahead of us, per partition
 _REQUEST_S: Final = 30.0
 _END: Final = KafkaError._PARTITION_EOF  # noqa: SLF001  # the client's own names for public numbers
 _OUT_OF_RANGE: Final = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+_FATAL: Final = frozenset({KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID})  # noqa: SLF001
 _UNREADABLE: Final = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG})  # noqa: SLF001
 _OFFSET, _VALUE, _TIME = methodcaller("offset"), methodcaller("value"), methodcaller("timestamp")
 
@@ -77,6 +78,8 @@ class ConfluentEventSource:
         gaps: list[tuple[int, int]] = []
         for message in messages:
             partition, error = message.partition(), message.error()
+            if error is not None and error.code() in _FATAL:  # told once; from then on the client is silent
+                raise FencedError(f"kafka.instance {self._config.instance!r} is used twice: {error.str()}")
             if error is not None and (refused := refusal(self._config, error, self._permission)) is not None:
                 raise refused
             if partition is None or partition not in self._positions or partition in self._assigned:

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from kafka.errors import KafkaConfigurationError, KafkaError
 
@@ -11,6 +11,8 @@ from stream_iwae.adapters.kafka_probe import probe
 from stream_iwae.errors import BrokerUnreachableError, ConfigurationError
 
 T = TypeVar("T")
+# As Java's clients. The client's own 30 s would also be how long it asks nobody else for the new leader of a partition.
+_RECONNECT_MS: Final = 1_000
 
 
 def client_settings(config: KafkaConfig, role: str) -> dict[str, Any]:
@@ -20,6 +22,7 @@ def client_settings(config: KafkaConfig, role: str) -> dict[str, Any]:
         "client_id": f"{config.group}-{config.instance}-{role}",
         "security_protocol": config.security_protocol,
         "bootstrap_timeout_ms": config.connect_timeout,
+        "reconnect_backoff_max_ms": _RECONNECT_MS,
     }
     if config.security_protocol.startswith("SASL"):
         settings |= {

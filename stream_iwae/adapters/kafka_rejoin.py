@@ -1,4 +1,4 @@
-"""Works around a rebalance storm of kafka-python 3.0.12, and tells which generation the rest of us knows of.
+"""Works around a rebalance storm of kafka-python 3.0.12, and tells which generation we know of and when we are fenced.
 
 Joining a group goes on in the background when a poll ends before it does. But where it also finishes between
 two polls, the next poll throws its result away and joins anew, which sends every other member back to join as
@@ -11,6 +11,7 @@ from typing import Any
 
 from kafka import KafkaConsumer
 from kafka.coordinator.base import MemberState
+from kafka.errors import FencedInstanceIdError
 
 
 def keep_finished_joins(consumer: KafkaConsumer) -> None:
@@ -46,3 +47,21 @@ def tell_settled(consumer: KafkaConsumer, settled: Callable[[Any, Any], None]) -
         settled(coordinator.group_metadata(), consumer.assignment())
 
     coordinator._on_join_complete_async = complete_and_tell  # noqa: SLF001
+
+
+def tell_fenced(consumer: KafkaConsumer, fenced: Callable[[Exception], None]) -> None:
+    """Call `fenced` when a heartbeat learns that another process is this member now.
+
+    The client writes a line and sends no more heartbeats, but goes on fetching as if nothing had happened.
+    """
+    coordinator: Any = consumer._coordinator  # noqa: SLF001
+    send = coordinator._send_heartbeat_request  # noqa: SLF001
+
+    async def send_and_tell() -> Any:
+        try:
+            return await send()
+        except FencedInstanceIdError as error:
+            fenced(error)
+            raise
+
+    coordinator._send_heartbeat_request = send_and_tell  # noqa: SLF001

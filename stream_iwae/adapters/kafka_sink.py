@@ -25,6 +25,7 @@ from kafka.structs import OffsetAndMetadata
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import refused, topic_permission, write_transactions
+from stream_iwae.adapters.kafka_transactions import keep_requests
 from stream_iwae.errors import (
     AmbiguousCommitError,
     BrokerUnreachableError,
@@ -39,7 +40,9 @@ _STALE: Final = (CommitFailedError, IllegalGenerationError, RebalanceInProgressE
 _FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
 _REQUEST_TIMEOUT_MS: Final = 30_000
 _OVERHEAD_BYTES: Final = 2_048  # of a record beside key, value and headers
-MAX_METADATA_BYTES: Final = 4_096  # beside an offset; the broker's default
+# librdkafka marks the end of what it stores beside an offset, and in what it reads runs past an end that is not marked.
+METADATA_END: Final = "\0"
+MAX_METADATA_BYTES: Final = 4_096 - len(METADATA_END)  # beside an offset; the broker's default
 
 
 class KafkaOutputSink:
@@ -71,6 +74,7 @@ class KafkaOutputSink:
                 delivery_timeout_ms=config.transaction_timeout + 10_000,
             ),
         )
+        keep_requests(producer)
         try:
             producer.init_transactions()
         except AuthorizationError as error:
@@ -92,13 +96,16 @@ class KafkaOutputSink:
         check_sizes(records, offsets, self._config.max_message)
         if self._is_fenced:
             raise FencedError(f"another producer uses {self._transactional_id!r}")
-        producer = self._producer
+        producer, are_offsets_told = self._producer, False
         try:
             producer.begin_transaction()
             self._send(producer, records)
             if offsets:
+                are_offsets_told = True
                 wanted = {
-                    TopicPartition(source_topic, partition): OffsetAndMetadata(found.offset, found.metadata, -1)
+                    TopicPartition(source_topic, partition): OffsetAndMetadata(
+                        found.offset, found.metadata + METADATA_END, -1
+                    )
                     for partition, found in offsets.items()
                 }
                 producer.send_offsets_to_transaction(wanted, group)
@@ -109,7 +116,7 @@ class KafkaOutputSink:
             self._abort()
             raise refused(self._config, error, write_transactions(self._transactional_id)) from error
         except (KafkaError, DeliveryError, ValueError) as error:  # ValueError: the client's for an unknown partition
-            raise self._give_up(error) from error
+            raise self._give_up(error, are_offsets_told=are_offsets_told) from error
         try:
             producer.commit_transaction()
         except _FENCED as error:
@@ -133,7 +140,7 @@ class KafkaOutputSink:
                     raise refused(self._config, failure, topic_permission(self._config, "WRITE", record.topic))
                 raise DeliveryError(f"a record of {record.topic} failed") from failure
 
-    def _give_up(self, error: Exception) -> DeliveryError:
+    def _give_up(self, error: Exception, *, are_offsets_told: bool) -> DeliveryError:
         """End the transaction, and say what its error asks of the caller.
 
         A fenced producer shows as the failure of whatever it did first, be it only a record. It is not replaced
@@ -143,11 +150,16 @@ class KafkaOutputSink:
         if isinstance(cause, _FENCED):
             self._is_fenced = True  # the client forgets why it fails from now on
             return FencedError(f"another producer uses {self._transactional_id!r}: {cause!r}")
-        self._abort()
+        if isinstance(cause, FencedInstanceIdError):
+            self._abort()
+            return FencedError(f"kafka.instance {self._config.instance!r} is used twice")
+        if are_offsets_told:
+            # The client (3.0.12) keeps offsets that were refused, and would commit them with its next transaction.
+            self._replace()
+        else:
+            self._abort()
         if isinstance(cause, _STALE):
             return StaleGroupError(f"the group has rebalanced: {cause!r}")
-        if isinstance(cause, FencedInstanceIdError):
-            return FencedError(f"kafka.instance {self._config.instance!r} is used twice")
         what = f"{error}: {cause!r}" if cause is not error else repr(error)
         return DeliveryError(f"output could not be delivered: {what}")
 
@@ -156,10 +168,14 @@ class KafkaOutputSink:
         try:
             self._producer.abort_transaction()
         except KafkaError:
-            try:
-                self.recover()
-            except BrokerUnreachableError as error:
-                raise DeliveryError(f"the transaction could not be aborted: {error}") from error
+            self._replace()
+
+    def _replace(self) -> None:
+        """Recover, where that is the end of a transaction that has failed."""
+        try:
+            self.recover()
+        except BrokerUnreachableError as error:
+            raise DeliveryError(f"the transaction could not be aborted: {error}") from error
 
     def recover(self) -> None:
         """A new producer under the same id: its first act settles what the former left open."""
@@ -176,7 +192,6 @@ def check_sizes(
     records: Sequence[OutputRecord],
     offsets: Mapping[int, CommittedOffset],
     max_message: int,
-    max_metadata: int = MAX_METADATA_BYTES,
 ) -> None:
     """No record may stop the service for good: what a broker would refuse is refused here, before the transaction.
 
@@ -190,7 +205,7 @@ def check_sizes(
             raise DeliveryError(f"a record of {size} bytes for {record.topic}; kafka.max_message is {max_message}")
     for partition, found in offsets.items():
         size = len(found.metadata.encode())
-        if size > max_metadata:  # the broker's refusal would be fatal to the producer
+        if size > MAX_METADATA_BYTES:  # the broker's refusal would be fatal to the producer
             raise DeliveryError(f"commit metadata of {size} bytes for partition {partition}")
 
 

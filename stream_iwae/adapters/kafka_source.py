@@ -11,15 +11,21 @@ from typing import Any, Final
 import numpy as np
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import AuthorizationError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import (
+    AuthorizationError,
+    FencedInstanceIdError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from stream_iwae.adapters.kafka_client import client_settings, connected
 from stream_iwae.adapters.kafka_config import KafkaConfig
 from stream_iwae.adapters.kafka_permissions import refused, topic_permission
 from stream_iwae.adapters.kafka_records import Record, read_plain_records
-from stream_iwae.adapters.kafka_rejoin import keep_finished_joins, tell_settled
+from stream_iwae.adapters.kafka_rejoin import keep_finished_joins, tell_fenced, tell_settled
+from stream_iwae.adapters.kafka_sink import METADATA_END
 from stream_iwae.batches import RecordBatch
-from stream_iwae.errors import ConfigurationError
+from stream_iwae.errors import ConfigurationError, FencedError
 from stream_iwae.ports import CommittedOffset, GroupToken, Polled
 
 _SHORTEST_POLL_MS: Final = 50  # the client takes no step of a rebalance in a poll that does not wait
@@ -61,6 +67,8 @@ class KafkaEventSource:
         keep_finished_joins(self._consumer)
         self._token: GroupToken = self._consumer.group_metadata()
         tell_settled(self._consumer, self._changes.settle)
+        self._fenced_by: Exception | None = None
+        tell_fenced(self._consumer, self._fence)
         read_plain_records(self._consumer, config.max_unpacked, self._pass_over)
         self._consumer.subscribe([topic], listener=self._changes)
 
@@ -68,11 +76,15 @@ class KafkaEventSource:
         """Records of partitions that are not paused, and changes of the assignment."""
         gaps: tuple[tuple[int, int], ...] = ()
         try:
+            if self._fenced_by is not None:
+                raise self._fenced_by
             found = self._consumer.poll(timeout_ms=max(_SHORTEST_POLL_MS, int(timeout_s * 1000)))
         except NoOffsetForPartitionError:
             found = {}  # newly assigned and without a commit: the caller seeks
         except OffsetOutOfRangeError as error:
             found, gaps = {}, self._seek_to_beginning(error)
+        except FencedInstanceIdError as error:
+            raise FencedError(f"kafka.instance {self._config.instance!r} is used twice: {error!r}") from error
         except AuthorizationError as error:
             raise refused(self._config, error, topic_permission(self._config, "READ", self.topic)) from error
         token, assigned, revoked, lost = self._changes.take()
@@ -92,6 +104,9 @@ class KafkaEventSource:
     def _pass_over(self, partition: int, offset: int, n_records: int) -> None:
         self._passed_over.append((partition, offset, n_records))
 
+    def _fence(self, error: Exception) -> None:
+        self._fenced_by = error
+
     def _seek_to_beginning(self, error: OffsetOutOfRangeError) -> tuple[tuple[int, int], ...]:
         """Go on at the first record there is; how many were lost to retention, by partition."""
         positions: dict[TopicPartition, int] = error.args[0]
@@ -109,7 +124,9 @@ class KafkaEventSource:
         out: dict[int, CommittedOffset | None] = {}
         for partition in self._partitions(partitions):
             found = self._consumer.committed(partition, metadata=True)
-            out[partition.partition] = CommittedOffset(found.offset, found.metadata) if found else None
+            out[partition.partition] = (
+                CommittedOffset(found.offset, found.metadata.removesuffix(METADATA_END)) if found else None
+            )
         return out
 
     def beginning_offsets(self, partitions: frozenset[int]) -> dict[int, int]:

@@ -335,6 +335,10 @@ class MemoryTelemetry:
         """Set a gauge."""
         self.gauges[self._key(GAUGES, name, labels)] = value
 
+    def forget(self, name: str, **labels: str) -> None:
+        """Take a gauge away."""
+        self.gauges.pop(self._key(GAUGES, name, labels), None)
+
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation."""
         self._key(HISTOGRAMS, name, labels)

@@ -5,6 +5,7 @@ Labels take few values, and never an entity, an address or free text.
 
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
@@ -110,6 +111,11 @@ class PrometheusTelemetry:
         """Set a gauge."""
         gauge = self._gauges[name]
         (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def forget(self, name: str, **labels: str) -> None:
+        """Take a gauge's series away; nothing where there is none."""
+        with suppress(KeyError):
+            self._gauges[name].remove(*(labels[label] for label in GAUGES[name].labels))
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Add an observation to a histogram."""

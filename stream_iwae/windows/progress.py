@@ -8,7 +8,7 @@ import msgspec
 from stream_iwae.errors import StateError
 
 METADATA_VERSION: Final = 1
-MAX_METADATA_BYTES: Final = 4096  # of the broker; longer is fatal to the producer
+MAX_METADATA_BYTES: Final = 4095  # of the broker, less a mark at the end; longer is fatal to the producer
 MAX_JUMPS: Final = 64  # at most 40 bytes each
 
 

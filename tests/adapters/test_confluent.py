@@ -1,11 +1,13 @@
 """What the faster client says where nothing can work; its promises are tests/contracts'."""
 
 import sys
+import threading
 
 import pytest
 
 from stream_iwae.adapters.kafka_choice import open_sink, open_source
-from stream_iwae.errors import BrokerUnreachableError, ConfigurationError
+from stream_iwae.errors import BrokerUnreachableError, ConfigurationError, DeliveryError
+from stream_iwae.ports import CommittedOffset, OutputRecord
 
 pytestmark = pytest.mark.kafka  # the configuration is made for the running one
 
@@ -42,3 +44,38 @@ def test_a_broker_that_does_not_answer_is_named_with_its_address(make_config):
             ),
             "id",
         )
+
+
+class Hung:
+    """A producer of which one call never comes back."""
+
+    def __init__(self, producer, *calls):
+        self._producer, self._calls, self.is_over = producer, calls, threading.Event()
+
+    def __getattr__(self, name):
+        return (lambda *_: self.is_over.wait()) if name in self._calls else getattr(self._producer, name)
+
+
+@pytest.mark.parametrize("call", ["send_offsets_to_transaction", "commit_transaction"])
+def test_a_client_that_never_comes_back_is_replaced_and_nothing_is_committed(
+    make_config, opened, topic, visible, monkeypatch, call
+):
+    """librdkafka does so where a coordinator dies just then; its own time limits do not hold."""
+    pytest.importorskip("confluent_kafka")
+    monkeypatch.setattr("stream_iwae.adapters.confluent_sink._GRACE_S", 0.1)
+    monkeypatch.setattr("stream_iwae.adapters.confluent_sink._CLOSE_S", 0.1)
+    config, out = make_config(client="confluent", transaction_timeout="2s"), topic()
+    member = opened(open_source(config, topic(), config.group))
+    while not member.poll(0.1).assigned:
+        pass
+    sink = opened(open_sink(config, config.group))
+    hung = sink._producer = Hung(sink._producer, call, "abort_transaction", "close")
+    offsets = {0: CommittedOffset(0, "")}
+
+    with pytest.raises(DeliveryError):
+        sink.commit([OutputRecord(out, b"k", b"lost")], offsets, member.topic, member.group_token())
+    sink.recover()
+    sink.commit([OutputRecord(out, b"k", b"kept")], offsets, member.topic, member.group_token())
+
+    assert visible(out) == [b"kept"]
+    hung.is_over.set()

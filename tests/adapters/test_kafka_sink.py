@@ -6,6 +6,7 @@ import signal
 import threading
 
 import pytest
+from kafka.errors import KafkaConnectionError
 
 from stream_iwae.adapters.kafka_sink import KafkaOutputSink
 from stream_iwae.adapters.kafka_source import KafkaEventSource
@@ -111,12 +112,43 @@ def test_what_the_broker_would_refuse_is_refused_before_the_transaction(topic, s
 
     with pytest.raises(DeliveryError, match="bytes"):
         sink.commit([a_record(out, b"0"), a_record(out, b"x" * 65_536)], {}, out, None)
-    with pytest.raises(DeliveryError, match="4097 bytes"):
-        sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "m" * 4_097)}, member.topic, token)
+    with pytest.raises(DeliveryError, match="4096 bytes"):
+        sink.commit([a_record(out, b"1")], {0: CommittedOffset(0, "m" * 4_096)}, member.topic, token)
 
-    sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "m" * 4_096)}, member.topic, token)
+    sink.commit([a_record(out, b"2")], {0: CommittedOffset(0, "m" * 4_095)}, member.topic, token)
     assert visible(out) == [b"2"]
-    assert member.committed(frozenset({0})) == {0: CommittedOffset(0, "m" * 4_096)}
+    assert member.committed(frozenset({0})) == {0: CommittedOffset(0, "m" * 4_095)}
+
+
+@pytest.mark.parametrize("nth", range(1, 7))
+def test_a_coordinator_that_cannot_be_reached_for_once_stops_no_commit(
+    make_config, opened, topic, member, visible, monkeypatch, nth
+):
+    """The client by itself would forget the request that it had in hand, and wait for its answer for ever."""
+    out, calls = topic(), []
+    sink = KafkaOutputSink(make_config(), make_config().group)
+    inner = type(sink._producer._sender._client)
+    await_ready = inner.await_ready
+
+    def now_and_then(*arguments, **settings):
+        calls.append(arguments)
+        if len(calls) == nth:
+            raise KafkaConnectionError("not ready")
+        return await_ready(*arguments, **settings)
+
+    monkeypatch.setattr(inner, "await_ready", now_and_then)
+    opened(sink).recover()  # as a sink is made, with the client as it is now
+    committing = threading.Thread(
+        target=sink.commit,
+        args=([a_record(out, b"1")], {0: CommittedOffset(0, "1")}, member.topic, member.group_token()),
+        daemon=True,
+    )
+    committing.start()
+    committing.join(20.0)
+
+    assert not committing.is_alive()
+    assert len(calls) >= nth
+    assert visible(out) == [b"1"]
 
 
 def test_a_second_process_with_the_same_instance_fences_the_first(make_config, opened, topic, sink, member, visible):

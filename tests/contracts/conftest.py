@@ -96,7 +96,7 @@ class KafkaWorld:
 
     name = "kafka"
     max_message = 65_536
-    max_metadata = 4_096
+    max_metadata = 4_095  # its end is marked by a byte
 
     def __init__(self, kafka, admin, topic):
         from kafka import KafkaProducer
@@ -198,7 +198,6 @@ class ConfluentWorld(KafkaWorld):
     """Apache Kafka through confluent-kafka: source and sink, the rest is the other client's."""
 
     name = "confluent"
-    max_metadata = 4_095  # its client adds a byte
 
     def source(self, topic, group="group", member="a", cut=10_000):
         from stream_iwae.adapters.confluent_source import ConfluentEventSource
@@ -226,6 +225,18 @@ def world(request):
         made = WORLDS[request.param](kafka, admin, request.getfixturevalue("topic"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def worlds(kafka, kafka_admin, topic):
+    """Both clients, as one group after the other."""
+    pytest.importorskip("confluent_kafka", reason="the extra `fast` is not installed")
+    made = {name: world(kafka, kafka_admin, topic) for name, world in WORLDS.items()}
+    for world in made.values():
+        world._run = made["kafka"]._run
+    yield made
+    for world in made.values():
+        world.close()
 
 
 class Taken:

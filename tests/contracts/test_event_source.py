@@ -3,6 +3,7 @@
 import pytest
 
 from stream_iwae.batches import RecordBatch
+from stream_iwae.errors import FencedError
 from stream_iwae.ports import CommittedOffset, OutputRecord
 
 
@@ -255,3 +256,16 @@ def test_members_that_are_busy_between_polls_settle_a_rebalance(world, poll_unti
         world.produce(topic, partition, b"v")
     second.resume(frozenset(hers.assigned))
     poll_until([first, second], lambda _, b: len(b.values) == 2, wait_s=0.0)
+
+
+def test_a_second_member_of_the_same_name_ends_the_first(world, poll_until, assigned):
+    if world.name == "memory":
+        pytest.skip("members of the twin have their names from the broker")
+    topic = world.topic()
+    first = world.source(topic)
+    assigned(first)
+    second = world.source(topic)
+    poll_until(second, lambda seen: seen.assigned)
+
+    with pytest.raises(FencedError, match=r"kafka\.instance 'a' is used twice"):
+        poll_until(first, lambda _: False)

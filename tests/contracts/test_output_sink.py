@@ -140,7 +140,7 @@ def test_a_commit_of_a_former_generation_is_refused_whole(world, flow, poll_unti
     poll_until([flow.source, other], lambda _, b: b.assigned)
 
     with pytest.raises(StaleGroupError):
-        flow.commit(sink, b"stale", offsets={0: CommittedOffset(1, "stale")}, group=stale)
+        flow.commit(sink, b"stale", offsets=dict.fromkeys((0, 1), CommittedOffset(1, "stale")), group=stale)
 
     assert_nothing_was_committed(flow)
 
@@ -154,6 +154,8 @@ def test_a_commit_of_a_former_generation_is_refused_whole(world, flow, poll_unti
 
     poll_until([flow.source, other], is_committed)
     assert flow.values() == [b"now"]
+    # What was refused does not come with what is committed later.
+    assert flow.source.committed(flow.everything) == {0: CommittedOffset(1, "now"), 1: None}
 
 
 def test_a_second_sink_of_the_same_name_fences_the_first(world, flow):

@@ -343,6 +343,7 @@ def test_a_zombie_commits_nothing(a_world):
     assert world.forwarded()[0] == before
     assert before.total() == 2
     assert not zombie.partitions
+    assert not [name for name, _ in world.telemetry["a"].gauges if name == "consumer_lag_records"]
 
 
 def test_records_lost_to_retention_are_counted(a_world):

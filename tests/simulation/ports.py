@@ -110,6 +110,9 @@ class Tally:
     def gauge(self, name, value, **labels):
         pass
 
+    def forget(self, name, **labels):
+        pass
+
     def observe(self, name, value, **labels):
         pass
 

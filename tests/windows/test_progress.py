@@ -24,7 +24,7 @@ def test_the_largest_metadata_fits_the_broker():
 def test_metadata_that_would_kill_the_producer_is_refused():
     progress = Progress(0, 0, 0, 10**6, tuple((n, n) for n in range(1000)))
 
-    with pytest.raises(StateError, match="the broker takes 4096"):
+    with pytest.raises(StateError, match="the broker takes 4095"):
         encode_metadata(progress, 1, FINGERPRINT, None)
 
 
