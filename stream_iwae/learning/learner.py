@@ -208,7 +208,7 @@ class Learner:
 
     def _has_moved(self, is_odd: NDArray[np.bool_], weights: Weights, tick: Tick) -> bool:
         """Whether windows that astonish the serving weights are the new ordinary, and to be learnt."""
-        if np.mean(is_odd) <= FEW:
+        if np.count_nonzero(is_odd) <= FEW * len(is_odd):
             return False
         sample, config = self._samples.calibrate(), self._config
         seen = Sighting(

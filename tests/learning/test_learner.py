@@ -149,6 +149,18 @@ def test_many_odd_windows_are_learnt_only_where_the_stream_has_moved(
     assert (np.max(learnt[0]) > 10) == is_learnt
 
 
+def test_a_fine_tuning_without_any_row_to_learn_is_left_out(make_learner, make_stream):
+    first = make_learner()
+    learn(first, [make_stream(1)])
+    learner = make_learner()
+    learner.restore(first.served.pack())  # and the rows of before are gone from the topic
+
+    gated = make_stream(3, start_hour=5, version=first.served.version, p_value=0.001)
+    tuned = [outcome for outcome in learn(learner, [gated]) if outcome.job is Job.TUNE]
+
+    assert {(outcome.outcome, outcome.reason) for outcome in tuned} == {("skipped", "few_rows")}
+
+
 def test_rows_below_the_gate_teach_nothing(make_learner, make_stream):
     learner = make_learner()
     learn(learner, [make_stream(1)])
